@@ -1,0 +1,43 @@
+# Outhaul's commands for people and for CI. `make help` lists them.
+
+# Tests and demo share one target folder; CI points it outside the checkout.
+CARGO ?= cargo
+
+.PHONY: help demo build test check lint unit clients fuzz bench models onnxruntime clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+demo: onnxruntime ## Build in release, serve examples/models, send one real request
+	$(CARGO) run --release --locked -p outhaul -- demo examples/models
+
+build: ## Build the release binary
+	$(CARGO) build --release --locked -p outhaul
+
+onnxruntime: ## Fetch the official ONNX Runtime library into the project folder
+	@sh scripts/fetch_onnxruntime.sh
+
+test: onnxruntime ## Run everything that proves the project
+	@bash scripts/test.sh
+
+lint: ## Formatting, clippy, layers
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) xtask layers
+
+unit: onnxruntime ## Rust tests only
+	$(CARGO) nextest run --workspace --locked
+
+clients: onnxruntime ## Real clients from PyPI against the built server
+	@bash scripts/clients.sh
+
+bench: onnxruntime ## Print the benchmark table (minutes)
+	@bash scripts/bench.sh
+
+models: ## Make the example and test models anew
+	@venv="$$(sh scripts/venv.sh models python/requirements-models.txt)" && \
+	"$$venv/bin/python" examples/make_models.py && "$$venv/bin/python" testdata/make_models.py
+
+clean: ## Remove what the project built or fetched
+	$(CARGO) clean
+	rm -rf .outhaul

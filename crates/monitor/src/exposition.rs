@@ -1,0 +1,203 @@
+//! The Prometheus text format, version 0.0.4.
+//!
+//! Label values need no escaping: they are model names, versions and words from closed sets, none of
+//! which can hold a quote, a backslash or a line feed.
+
+use std::fmt::{Display, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use outhaul_types::{ErrorKind, ModelName, ModelVersion};
+
+use crate::histogram::Histogram;
+use crate::metrics::{CONTRACTS, ContractMetrics, ModelMetrics, OUTCOMES, ServerMetrics};
+use crate::process::Process;
+
+type Model = ((ModelName, ModelVersion), Arc<ModelMetrics>);
+
+/// Writes all series of a process.
+pub(crate) fn render(models: &[Model], server: &ServerMetrics, process: &Process) -> String {
+    let mut text = Text(String::with_capacity(4_096 + models.len() * 8_192));
+    let labelled: Vec<_> = models
+        .iter()
+        .map(|((name, version), metrics)| {
+            (format!("model=\"{name}\",version=\"{version}\""), metrics.as_ref())
+        })
+        .collect();
+    text.requests(&labelled);
+    text.stages(&labelled);
+    text.batches(&labelled);
+    text.calls(server);
+    text.process(process);
+    text.0
+}
+
+/// The text so far.
+struct Text(String);
+
+/// What a histogram's whole numbers are, as Prometheus wants to read them.
+#[derive(Clone, Copy)]
+enum Unit {
+    /// Nanoseconds, written in seconds.
+    Seconds,
+    /// Written as they are.
+    Plain,
+}
+
+impl Unit {
+    fn write(self, value: u64) -> f64 {
+        match self {
+            Unit::Seconds => value as f64 / 1e9,
+            Unit::Plain => value as f64,
+        }
+    }
+}
+
+impl Text {
+    fn requests(&mut self, models: &[(String, &ModelMetrics)]) {
+        let name = "outhaul_request_duration_seconds";
+        self.family(name, "histogram", "From a request's arrival at the router to its answer.");
+        for (labels, metrics) in models {
+            let labels = |outcome| format!("{labels},outcome=\"{outcome}\"");
+            self.histogram(name, &labels("ok"), &metrics.answered, Unit::Seconds);
+            for (kind, histogram) in ErrorKind::ALL.iter().zip(&metrics.failed) {
+                if histogram.count() > 0 {
+                    self.histogram(name, &labels(kind.as_str()), histogram, Unit::Seconds);
+                }
+            }
+        }
+        let name = "outhaul_answered_rows_total";
+        self.family(name, "counter", "Rows of the requests that were answered.");
+        for (labels, metrics) in models {
+            self.sample(name, labels, metrics.rows.sum());
+        }
+        let name = "outhaul_queue_depth";
+        self.family(name, "gauge", "Requests that wait for an instance now.");
+        for (labels, metrics) in models {
+            self.sample(name, labels, read(&metrics.queue_depth));
+        }
+    }
+
+    fn stages(&mut self, models: &[(String, &ModelMetrics)]) {
+        type Stage = fn(&ModelMetrics) -> &Histogram;
+        let stages: [(&str, &str, Stage); 4] = [
+            ("queue", "Waiting for an instance.", |metrics| &metrics.queue),
+            ("assemble", "Joining the requests of a batch.", |metrics| &metrics.assemble),
+            ("compute", "In the engine, for the whole batch.", |metrics| &metrics.compute),
+            ("split", "Parting the outputs of a batch.", |metrics| &metrics.split),
+        ];
+        for (stage, help, histogram) in stages {
+            let name = format!("outhaul_{stage}_duration_seconds");
+            self.family(&name, "histogram", help);
+            for (labels, metrics) in models {
+                self.histogram(&name, labels, histogram(metrics), Unit::Seconds);
+            }
+        }
+    }
+
+    fn batches(&mut self, models: &[(String, &ModelMetrics)]) {
+        let name = "outhaul_batch_rows";
+        self.family(name, "histogram", "Rows of one run of the engine.");
+        for (labels, metrics) in models {
+            self.histogram(name, labels, &metrics.batch_rows, Unit::Plain);
+        }
+        let name = "outhaul_batch_requests";
+        self.family(name, "histogram", "Requests that shared one run of the engine.");
+        for (labels, metrics) in models {
+            self.histogram(name, labels, &metrics.batch_requests, Unit::Plain);
+        }
+    }
+
+    fn calls(&mut self, server: &ServerMetrics) {
+        let name = "outhaul_call_duration_seconds";
+        self.family(name, "histogram", "From a call's head being read to its answer being ready.");
+        for (contract, metrics) in CONTRACTS.iter().zip(&server.contracts) {
+            for (outcome, histogram) in OUTCOMES.iter().zip(&metrics.durations) {
+                if histogram.count() > 0 {
+                    let labels = format!("contract=\"{contract}\",outcome=\"{outcome}\"");
+                    self.histogram(name, &labels, histogram, Unit::Seconds);
+                }
+            }
+        }
+        type Size = fn(&ContractMetrics) -> &Histogram;
+        let sizes: [(&str, &str, Size); 2] = [
+            ("outhaul_call_request_bytes", "Bodies received.", |metrics| &metrics.request_bytes),
+            ("outhaul_call_response_bytes", "Bodies sent.", |metrics| &metrics.response_bytes),
+        ];
+        for (name, help, histogram) in sizes {
+            self.family(name, "histogram", help);
+            for (contract, metrics) in CONTRACTS.iter().zip(&server.contracts) {
+                if histogram(metrics).count() > 0 {
+                    let labels = format!("contract=\"{contract}\"");
+                    self.histogram(name, &labels, histogram(metrics), Unit::Plain);
+                }
+            }
+        }
+        self.family("outhaul_connections_open", "gauge", "Connections that are open now.");
+        self.sample("outhaul_connections_open", "", read(&server.connections_open));
+        self.family("outhaul_connections_total", "counter", "Connections accepted so far.");
+        self.sample("outhaul_connections_total", "", read(&server.connections_total));
+    }
+
+    fn process(&mut self, process: &Process) {
+        let name = "outhaul_build_info";
+        self.family(name, "gauge", "The build that runs; always 1.");
+        let labels = format!(
+            "version=\"{}\",os=\"{}\",arch=\"{}\"",
+            env!("CARGO_PKG_VERSION"),
+            std::env::consts::OS,
+            std::env::consts::ARCH
+        );
+        self.sample(name, &labels, 1);
+        let name = "process_start_time_seconds";
+        self.family(name, "gauge", "When the process started, in seconds since the epoch.");
+        self.sample(name, "", process.start_seconds());
+        if let Some(bytes) = process.resident_bytes() {
+            self.family("process_resident_memory_bytes", "gauge", "Memory in RAM.");
+            self.sample("process_resident_memory_bytes", "", bytes);
+        }
+        if let Some(seconds) = process.cpu_seconds() {
+            self.family("process_cpu_seconds_total", "counter", "Processor time taken so far.");
+            self.sample("process_cpu_seconds_total", "", seconds);
+        }
+        if let Some(files) = process.open_files() {
+            self.family("process_open_fds", "gauge", "Open files and sockets.");
+            self.sample("process_open_fds", "", files);
+        }
+    }
+
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        self.line(format_args!("# HELP {name} {help}\n# TYPE {name} {kind}"));
+    }
+
+    fn sample(&mut self, name: &str, labels: &str, value: impl Display) {
+        if labels.is_empty() {
+            self.line(format_args!("{name} {value}"));
+        } else {
+            self.line(format_args!("{name}{{{labels}}} {value}"));
+        }
+    }
+
+    fn histogram(&mut self, name: &str, labels: &str, histogram: &Histogram, unit: Unit) {
+        let mut count = 0;
+        for (bound, up_to) in histogram.cumulative() {
+            match bound.map(|bound| unit.write(bound)) {
+                Some(bound) => {
+                    self.line(format_args!("{name}_bucket{{{labels},le=\"{bound}\"}} {up_to}"));
+                }
+                None => self.line(format_args!("{name}_bucket{{{labels},le=\"+Inf\"}} {up_to}")),
+            }
+            count = up_to;
+        }
+        let sum = unit.write(histogram.sum());
+        self.line(format_args!("{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {count}"));
+    }
+
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        writeln!(self.0, "{line}").expect("writing to a string does not fail");
+    }
+}
+
+fn read(value: &AtomicU64) -> u64 {
+    value.load(Ordering::Relaxed)
+}

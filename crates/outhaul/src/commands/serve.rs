@@ -1,0 +1,437 @@
+//! `outhaul serve`: listeners in front of models, from the start to the end of the process.
+//!
+//! The listeners are up before the models are loaded, so that a load balancer can ask whether the
+//! server is ready. A server that has nothing to serve at all ends with an error.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::Parser;
+use outhaul::types::error_chain;
+use outhaul::{ModelDescription, OpenOptions, Problem, Router};
+use outhaul_monitor::logging::{self, LogConfig};
+use outhaul_monitor::trace::TraceConfig;
+use outhaul_monitor::{Monitor, Tracer};
+use outhaul_router::BatchMode;
+use outhaul_server::grpc::GrpcConfig;
+use outhaul_server::http::HttpConfig;
+use outhaul_server::{App, AppConfig};
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::Problems;
+use super::server_flags::ServerFlags;
+use crate::config::{Config, Listen, Sourced};
+
+/// Serves models over HTTP and gRPC until Ctrl-C or SIGTERM.
+///
+/// PATH is a folder of models (NAME/VERSION/model.onnx or NAME/model.onnx), one model's folder, or
+/// an .onnx file. All versions found are served. A model that cannot be served stops no other.
+///
+/// Only this machine can reach the server, unless an address says otherwise. On Ctrl-C or SIGTERM
+/// requests in flight are finished; a second Ctrl-C ends them.
+#[derive(Debug, Parser)]
+#[command(after_help = "Examples:
+  outhaul serve                                    the models in ./models
+  outhaul serve models more/reviews extra.onnx     several places
+  outhaul serve models --http 0.0.0.0:8080         for other machines too
+  outhaul serve models --grpc off --log-format json
+
+Every flag can also be set in outhaul.toml; see outhaul config show --origin.")]
+pub(super) struct Serve {
+    #[command(flatten)]
+    flags: ServerFlags,
+}
+
+impl Serve {
+    pub(super) fn run(&self, out: &mut impl Write) -> Result<()> {
+        let (config, notes) = self.flags.resolve()?;
+        start_logging(&config, &notes)?;
+        runtime()?.block_on(async {
+            let mut signals = Signals::new()?;
+            let mut running = Running::start(&config).await?;
+            running.report_addresses(out)?;
+            tokio::select! {
+                loaded = running.load() => loaded?,
+                signal = signals.next() => return running.drain(signal, &mut signals).await,
+            }
+            running.report_models(out)?;
+            running.until_stopped(&mut signals).await
+        })
+    }
+}
+
+pub(super) fn start_logging(config: &Config, notes: &[String]) -> Result<()> {
+    let format = config.log_format.value;
+    logging::init(&LogConfig { format, filter: config.log_level.value.clone() })?;
+    for note in notes {
+        tracing::warn!("{note}");
+    }
+    Ok(())
+}
+
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("cannot start the server's threads")
+}
+
+/// Ctrl-C and SIGTERM.
+pub(super) struct Signals {
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    /// Takes the signals from here on. Must be called inside the runtime.
+    #[cfg(unix)]
+    pub(super) fn new() -> Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Signals {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    #[cfg(not(unix))]
+    pub(super) fn new() -> Result<Self> {
+        Ok(Signals {})
+    }
+
+    /// Waits for the next one and returns its name.
+    #[cfg(unix)]
+    pub(super) async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "Ctrl-C",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+
+    #[cfg(not(unix))]
+    pub(super) async fn next(&mut self) -> &'static str {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        "Ctrl-C"
+    }
+}
+
+/// A server whose listeners are up.
+pub(super) struct Running {
+    /// Where HTTP is served.
+    pub(super) http: Option<SocketAddr>,
+    grpc: Option<SocketAddr>,
+    /// Answers predictions.
+    pub(super) router: Arc<Router>,
+    problems: Vec<Problem>,
+    loading: Option<oneshot::Receiver<Vec<Problem>>>,
+    stop: watch::Sender<bool>,
+    servers: JoinSet<Result<()>>,
+    tracer: Option<Arc<Tracer>>,
+    drain_timeout: std::time::Duration,
+}
+
+impl Running {
+    /// Opens the listeners and begins to load the models.
+    pub(super) async fn start(config: &Config) -> Result<Self> {
+        // Before anything is loaded: a port in use is told at once.
+        let http = listen("HTTP", &config.http, "--http").await?;
+        let grpc = listen("gRPC", &config.grpc, "--grpc").await?;
+        let monitor = Arc::new(Monitor::new());
+        let tracer = match &config.otlp_endpoint.value {
+            Some(endpoint) => Some(Tracer::start(&TraceConfig::new(endpoint.clone()))?),
+            None => None,
+        };
+        if let Some(tracer) = &tracer {
+            monitor.set_tracer(Arc::clone(tracer));
+        }
+        let options = OpenOptions {
+            paths: config.models.value.clone(),
+            onnxruntime: config.onnxruntime.value.clone(),
+            engine: config.engine.value,
+        };
+        let (router, loading) = outhaul::prepare(&options, monitor)?;
+        let (send, receive) = oneshot::channel();
+        // Not on the runtime: loading takes all cores for seconds, and must not hold up the end of
+        // the process.
+        std::thread::Builder::new()
+            .name("loading".to_owned())
+            // Nobody waits any more where the server was told to stop meanwhile.
+            .spawn(move || drop(send.send(loading.run())))
+            .context("cannot start a thread")?;
+        let app = App::new(Arc::clone(&router), AppConfig::default());
+        let mut running = Running {
+            http: address(http.as_ref())?,
+            grpc: address(grpc.as_ref())?,
+            router,
+            problems: Vec::new(),
+            loading: Some(receive),
+            stop: watch::Sender::new(false),
+            servers: JoinSet::new(),
+            tracer,
+            drain_timeout: config.drain_timeout.value,
+        };
+        running.spawn_servers(config, &app, http, grpc);
+        Ok(running)
+    }
+
+    fn spawn_servers(
+        &mut self,
+        config: &Config,
+        app: &Arc<App>,
+        http: Option<TcpListener>,
+        grpc: Option<TcpListener>,
+    ) {
+        let stopped = || {
+            let mut stop = self.stop.subscribe();
+            // The sender is gone only where the server is, too.
+            async move { drop(stop.wait_for(|stop| *stop).await) }
+        };
+        if let Some(listener) = http {
+            let limits = HttpConfig {
+                max_connections: config.max_connections.value,
+                max_body_bytes: config.max_body_bytes.value,
+                drain_timeout: config.drain_timeout.value,
+                ..HttpConfig::default()
+            };
+            let (app, stopped) = (Arc::clone(app), stopped());
+            self.servers.spawn(async move {
+                Ok(outhaul_server::http::serve(listener, app, limits, stopped).await?)
+            });
+        }
+        if let Some(listener) = grpc {
+            let limits = GrpcConfig {
+                max_connections: config.max_connections.value,
+                max_message_bytes: config.max_body_bytes.value,
+                drain: config.drain_timeout.value,
+                ..GrpcConfig::default()
+            };
+            let (app, stopped) = (Arc::clone(app), stopped());
+            self.servers.spawn(async move {
+                if let Err(error) =
+                    outhaul_server::grpc::serve(listener, app, limits, stopped).await
+                {
+                    // The process ends all the same; this is no failure of the command.
+                    tracing::warn!("{error}");
+                }
+                Ok(())
+            });
+        }
+    }
+
+    /// Waits until every model answers or has failed.
+    ///
+    /// # Errors
+    ///
+    /// Fails where none answers.
+    pub(super) async fn load(&mut self) -> Result<()> {
+        if let Some(loading) = &mut self.loading {
+            self.problems = loading.await.map_err(|_| anyhow!("loading the models failed"))?;
+            self.loading = None;
+        }
+        match self.router.models().iter().any(|version| version.ready.is_some()) {
+            true => Ok(()),
+            false => Err(Problems(std::mem::take(&mut self.problems)).into()),
+        }
+    }
+
+    pub(super) fn report_addresses(&self, out: &mut impl Write) -> Result<()> {
+        writeln!(out, "outhaul {}", env!("CARGO_PKG_VERSION"))?;
+        if let Some(http) = self.http {
+            writeln!(out, "  HTTP  http://{http}")?;
+        }
+        if let Some(grpc) = self.grpc {
+            writeln!(out, "  gRPC  {grpc}")?;
+        }
+        out.flush()?;
+        Ok(())
+    }
+
+    pub(super) fn report_models(&self, out: &mut impl Write) -> Result<()> {
+        let models = self.router.models();
+        let ready: Vec<_> = models.iter().filter_map(|model| model.ready.as_deref()).collect();
+        writeln!(out, "\n{}\n", models_table(&ready))?;
+        out.write_all(engine_reasons(&ready).as_bytes())?;
+        if !self.problems.is_empty() {
+            writeln!(out, "\nProblems")?;
+            for problem in &self.problems {
+                writeln!(out, "  {problem}")?;
+            }
+        }
+        writeln!(out, "\nReady. Ctrl-C stops.")?;
+        out.flush()?;
+        Ok(())
+    }
+
+    /// Serves until a signal comes, then ends in order.
+    pub(super) async fn until_stopped(mut self, signals: &mut Signals) -> Result<()> {
+        let signal = tokio::select! {
+            signal = signals.next() => signal,
+            Some(ended) = self.servers.join_next() => {
+                ended.context("a listener failed")??;
+                bail!("a listener ended by itself");
+            }
+        };
+        self.drain(signal, signals).await
+    }
+
+    /// Accepts no more, and waits for what is in flight.
+    async fn drain(mut self, signal: &str, signals: &mut Signals) -> Result<()> {
+        let limit = humantime::format_duration(self.drain_timeout);
+        tracing::info!("{signal}: requests in flight have {limit} to finish; Ctrl-C ends them");
+        self.stop.send_replace(true);
+        let finished = async {
+            while let Some(ended) = self.servers.join_next().await {
+                ended.context("a listener failed")??;
+            }
+            if let Some(tracer) = &self.tracer
+                && let Err(error) = tracer.shutdown().await
+            {
+                tracing::warn!("{}", error_chain(&error));
+            }
+            anyhow::Ok(())
+        };
+        tokio::select! {
+            finished = finished => finished?,
+            _ = signals.next() => std::process::exit(130),
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+async fn listen(what: &str, setting: &Sourced<Listen>, flag: &str) -> Result<Option<TcpListener>> {
+    let Some(address) = setting.value.address() else { return Ok(None) };
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) => {
+            let remedy = match error.kind() {
+                io::ErrorKind::AddrInUse => "another program listens there: stop it, or choose",
+                io::ErrorKind::PermissionDenied => "ports below 1024 need privileges: choose",
+                io::ErrorKind::AddrNotAvailable => "this machine has no such address: choose",
+                _ => "choose",
+            };
+            let from = &setting.origin;
+            Err(error).with_context(|| {
+                format!("cannot serve {what} on {address} ({from}); {remedy} another with {flag}")
+            })
+        }
+    }
+}
+
+fn address(listener: Option<&TcpListener>) -> Result<Option<SocketAddr>> {
+    listener.map(TcpListener::local_addr).transpose().context("cannot tell the port")
+}
+
+fn models_table(models: &[&ModelDescription]) -> String {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING);
+    table.set_header(["MODEL", "VERSION", "ENGINE", "INSTANCES", "BATCHING"]);
+    for model in models {
+        let batching = match &model.batching {
+            BatchMode::Exact => format!("exact, up to {} rows", model.max_rows),
+            BatchMode::Inexact(reason) => {
+                format!("inexact, up to {} rows: {reason}", model.max_rows)
+            }
+            BatchMode::Off(reason) => format!("off: {reason}"),
+        };
+        let instances = match model.threads {
+            1 => model.instances.to_string(),
+            threads => format!("{} of {threads} threads", model.instances),
+        };
+        table.add_row([
+            model.name.to_string(),
+            model.version.to_string(),
+            model.engine.to_owned(),
+            instances,
+            batching,
+        ]);
+    }
+    let table = table.to_string();
+    let lines = table.lines().map(|line| format!(" {}", line.trim_end()));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Says why each engine was chosen, and for which models where not all have the same reason.
+fn engine_reasons(models: &[&ModelDescription]) -> String {
+    let mut reasons: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+    for model in models {
+        let of = format!("{} {}", model.name, model.version);
+        reasons.entry((model.engine, &model.engine_reason)).or_default().push(of);
+    }
+    let is_one = reasons.len() == 1;
+    let line = |((engine, reason), of): (&(&str, &str), &Vec<String>)| match is_one {
+        true => format!("  {engine}: {reason}\n"),
+        false => format!("  {engine} for {}: {reason}\n", of.join(", ")),
+    };
+    reasons.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Sources;
+
+    #[tokio::test]
+    async fn a_port_in_use_is_told_with_its_remedy() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let flags = BTreeMap::from([("listen.http", vec![address.to_string()])]);
+        let config = Config::resolve(Sources::new(None, Vec::new(), flags)).unwrap();
+        let error = listen("HTTP", &config.http, "--http").await.unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!(
+                "cannot serve HTTP on {address} (flag --http); another program listens there: stop \
+                 it, or choose another with --http"
+            )
+        );
+    }
+
+    #[test]
+    fn the_models_and_their_engines_are_told() {
+        let model = |name: &str, engine, reason: &str, batching| ModelDescription {
+            name: outhaul::types::ModelName::new(name).unwrap(),
+            version: outhaul::types::ModelVersion(1),
+            signature: outhaul::types::ModelSignature::default(),
+            engine,
+            engine_reason: reason.to_owned(),
+            batching,
+            max_rows: 32,
+            instances: 2,
+            threads: if engine == "embedded" { 4 } else { 1 },
+        };
+        let found = "its library was found";
+        let iris = model("iris", "onnxruntime", found, BatchMode::Exact);
+        let int8 = BatchMode::Off("rows mix".to_owned());
+        let int8 = model("int8", "onnxruntime", found, int8);
+        let inexact = BatchMode::Inexact("rows mix".to_owned());
+        let other = model("other", "embedded", "the manifest asks for it", inexact);
+        let rows: Vec<Vec<String>> = models_table(&[&iris, &int8, &other])
+            .lines()
+            .map(|line| line.split_whitespace().map(str::to_owned).collect())
+            .collect();
+        let joined: Vec<String> = rows.iter().map(|row| row.join(" ")).collect();
+        assert_eq!(
+            joined,
+            [
+                "MODEL VERSION ENGINE INSTANCES BATCHING",
+                "iris 1 onnxruntime 2 exact, up to 32 rows",
+                "int8 1 onnxruntime 2 off: rows mix",
+                "other 1 embedded 2 of 4 threads inexact, up to 32 rows: rows mix",
+            ]
+        );
+        assert_eq!(engine_reasons(&[&iris, &int8]), "  onnxruntime: its library was found\n");
+        assert_eq!(
+            engine_reasons(&[&iris, &int8, &other]),
+            "  embedded for other 1: the manifest asks for it\n  onnxruntime for iris 1, int8 1: \
+             its library was found\n"
+        );
+    }
+}

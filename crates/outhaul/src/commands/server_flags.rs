@@ -1,0 +1,138 @@
+//! The flags that set settings, shared by the commands that start a server or show its settings.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use super::Problems;
+use crate::config::{CONFIG_VARIABLE, Config, Sources, read_file};
+
+/// Each flag wins over its variable, which wins over its key in `outhaul.toml`.
+#[derive(Debug, Default, Args)]
+pub(super) struct ServerFlags {
+    /// Folders of models, models' folders, and .onnx files [default: models] [variable:
+    /// OUTHAUL_MODELS]
+    #[arg(value_name = "PATH")]
+    paths: Vec<String>,
+
+    /// The file of settings [default: outhaul.toml, where there is one] [variable: OUTHAUL_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Where to serve HTTP: an address, a port alone for this machine only, or off [default:
+    /// 127.0.0.1:8080] [variable: OUTHAUL_HTTP]
+    #[arg(long, value_name = "ADDR")]
+    http: Option<String>,
+
+    /// Where to serve gRPC, likewise [default: 127.0.0.1:8081] [variable: OUTHAUL_GRPC]
+    #[arg(long, value_name = "ADDR")]
+    grpc: Option<String>,
+
+    /// The engine of models that declare none: auto, onnxruntime or embedded [default: auto]
+    /// [variable: OUTHAUL_ENGINE]
+    #[arg(long, value_name = "ENGINE")]
+    engine: Option<String>,
+
+    /// ONNX Runtime's library, or its folder [default: searched for] [variable:
+    /// OUTHAUL_ONNXRUNTIME]
+    #[arg(long, value_name = "PATH")]
+    onnxruntime: Option<String>,
+
+    /// The largest request, also after decompression [default: 64MiB] [variable:
+    /// OUTHAUL_MAX_BODY_BYTES]
+    #[arg(long, value_name = "SIZE")]
+    max_body_bytes: Option<String>,
+
+    /// The most connections of each listener at a time [default: 4096] [variable: OUTHAUL_MAX_CONNECTIONS]
+    #[arg(long, value_name = "NUMBER")]
+    max_connections: Option<String>,
+
+    /// How long requests may take to finish after Ctrl-C or SIGTERM [default: 30s] [variable:
+    /// OUTHAUL_DRAIN_TIMEOUT]
+    #[arg(long, value_name = "TIME")]
+    drain_timeout: Option<String>,
+
+    /// How log lines look: text or json [default: text] [variable: OUTHAUL_LOG_FORMAT]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+
+    /// What is logged: off, error, warn, info, debug or trace [default: info] [variable:
+    /// OUTHAUL_LOG_LEVEL]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+
+    /// Where to send traces, as OTLP over gRPC [default: nowhere] [variable:
+    /// OUTHAUL_OTLP_ENDPOINT]
+    #[arg(long, value_name = "URL")]
+    otlp_endpoint: Option<String>,
+}
+
+impl ServerFlags {
+    /// Reads the settings from everywhere, and notes what looks like a mistake but is none.
+    pub(super) fn resolve(&self) -> Result<(Config, Vec<String>)> {
+        let named = self.config.clone().or_else(|| {
+            std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from)
+        });
+        let file = read_file(named.as_deref());
+        let sources = Sources::new(file, std::env::vars_os(), self.given());
+        let notes = sources.suspicious_variables();
+        let config = Config::resolve(sources).map_err(Problems)?;
+        Ok((config, notes))
+    }
+
+    /// Returns the flags that were given, by the key that each sets.
+    fn given(&self) -> BTreeMap<&'static str, Vec<String>> {
+        let flags = [
+            ("listen.http", &self.http),
+            ("listen.grpc", &self.grpc),
+            ("engine", &self.engine),
+            ("onnxruntime", &self.onnxruntime),
+            ("limits.max_body_bytes", &self.max_body_bytes),
+            ("limits.max_connections", &self.max_connections),
+            ("limits.drain_timeout", &self.drain_timeout),
+            ("log.format", &self.log_format),
+            ("log.level", &self.log_level),
+            ("trace.otlp_endpoint", &self.otlp_endpoint),
+        ];
+        let mut given: BTreeMap<_, _> = flags
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, vec![value.clone()?])))
+            .collect();
+        if !self.paths.is_empty() {
+            given.insert("models", self.paths.clone());
+        }
+        given
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::SETTINGS;
+
+    #[derive(Debug, Parser)]
+    struct Flags {
+        #[command(flatten)]
+        flags: ServerFlags,
+    }
+
+    #[test]
+    fn every_setting_has_its_flag() {
+        let mut line = vec!["test", "PATH"];
+        for setting in SETTINGS.iter().filter(|setting| setting.flag.starts_with("--")) {
+            line.extend([setting.flag, setting.key]);
+        }
+        let flags = Flags::try_parse_from(line).unwrap().flags;
+        let mut expected: Vec<_> = SETTINGS.iter().map(|setting| setting.key).collect();
+        expected.sort_unstable();
+        let given = flags.given();
+        assert_eq!(given.keys().copied().collect::<Vec<_>>(), expected);
+        for (key, values) in given.iter().filter(|(key, _)| **key != "models") {
+            assert_eq!(values, &[*key], "the flag sets its own key");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! From a written value to a setting: one rule each, and what to do where it is broken.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use outhaul_monitor::logging::LogFormat;
+use outhaul_repository::{Rule, Value, nearest};
+use outhaul_types::EngineChoice;
+
+use super::Listen;
+
+pub(super) fn paths(value: &Value) -> Result<Vec<PathBuf>, Rule> {
+    let rule = || Rule::new("must be one path or several", "write models = [\"models\"]");
+    let one = |value: &Value| {
+        value.text().filter(|text| !text.is_empty()).map(PathBuf::from).ok_or_else(rule)
+    };
+    match value {
+        Value::List(values) if values.is_empty() => Err(rule()),
+        Value::List(values) => values.iter().map(one).collect(),
+        value => Ok(vec![one(value)?]),
+    }
+}
+
+pub(super) fn path(value: &Value) -> Result<Option<PathBuf>, Rule> {
+    match value.text() {
+        Some(text) if !text.is_empty() => Ok(Some(PathBuf::from(text))),
+        _ => Err(Rule::new("must be a path", "leave it out to have the library searched for")),
+    }
+}
+
+pub(super) fn engine(value: &Value) -> Result<EngineChoice, Rule> {
+    let names = ["auto", "onnxruntime", "embedded"];
+    match value.text() {
+        Some("auto") => Ok(EngineChoice::Auto),
+        Some("onnxruntime") => Ok(EngineChoice::OnnxRuntime),
+        Some("embedded") => Ok(EngineChoice::Embedded),
+        other => Err(Rule::new(
+            "must be auto, onnxruntime or embedded",
+            did_you_mean(other, &names, "leave it out for auto"),
+        )),
+    }
+}
+
+pub(super) fn listen(value: &Value) -> Result<Listen, Rule> {
+    let rule = || {
+        let remedy = "write 127.0.0.1:8080, a port alone for this machine only, or off";
+        Rule::new("must be an IP address and a port", remedy)
+    };
+    let loopback = |port| Listen::On(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    match value {
+        Value::Whole(port) => u16::try_from(*port).map(loopback).map_err(|_| rule()),
+        Value::Text(text) if text == "off" => Ok(Listen::Off),
+        Value::Text(text) => match text.strip_prefix("localhost:") {
+            Some(port) => port.parse().map(loopback).map_err(|_| rule()),
+            None => text.parse().map(Listen::On).map_err(|_| rule()),
+        },
+        _ => Err(rule()),
+    }
+}
+
+/// A number of bytes, or one with a unit: `64MiB`, `1 GB`.
+pub(super) fn body_size(value: &Value) -> Result<usize, Rule> {
+    let smallest = 1024;
+    let bytes = match value {
+        Value::Text(text) => bytes(text),
+        value => value.whole(),
+    };
+    bytes.filter(|bytes| *bytes >= smallest).ok_or_else(|| {
+        Rule::new("must be a size of at least 1KiB", "write a number of bytes or one as 64MiB")
+    })
+}
+
+fn bytes(text: &str) -> Option<usize> {
+    let split = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(split);
+    let unit: usize = match unit.trim_start() {
+        "B" => 1,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<usize>().ok()?.checked_mul(unit)
+}
+
+pub(super) fn connections(value: &Value) -> Result<usize, Rule> {
+    value.whole().filter(|most| (1..=1_000_000).contains(most)).ok_or_else(|| {
+        Rule::new("must be a whole number from 1 to 1000000", "leave it out for 4096")
+    })
+}
+
+pub(super) fn drain_timeout(value: &Value) -> Result<Duration, Rule> {
+    let longest = Duration::from_secs(60 * 60);
+    value.duration().filter(|timeout| *timeout <= longest).ok_or_else(|| {
+        Rule::new("must be a duration of at most 1h", "write a number with a unit, as in 30s")
+    })
+}
+
+pub(super) fn log_format(value: &Value) -> Result<LogFormat, Rule> {
+    value
+        .text()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| Rule::new("must be text or json", "leave it out for text"))
+}
+
+pub(super) fn log_level(value: &Value) -> Result<String, Rule> {
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    // The last part of `target=level` pairs is a level; a lone target is nothing anybody wants.
+    let is_level = |part: &str| {
+        let level = part.rsplit('=').next().unwrap_or(part).trim();
+        levels.iter().any(|known| known.eq_ignore_ascii_case(level))
+    };
+    match value.text() {
+        Some(text) if text.split(',').all(is_level) => Ok(text.to_owned()),
+        other => Err(Rule::new(
+            "must be off, error, warn, info, debug or trace, or target=level pairs",
+            did_you_mean(other, &levels, "leave it out for info"),
+        )),
+    }
+}
+
+pub(super) fn endpoint(value: &Value) -> Result<Option<String>, Rule> {
+    let is_url = |text: &&str| {
+        let rest = text.strip_prefix("http://").or(text.strip_prefix("https://"));
+        rest.is_some_and(|host| !host.is_empty())
+    };
+    match value.text().filter(is_url) {
+        Some(url) => Ok(Some(url.to_owned())),
+        None => Err(Rule::new("must be a URL", "write it as in http://127.0.0.1:4317")),
+    }
+}
+
+fn did_you_mean(text: Option<&str>, candidates: &[&str], otherwise: &str) -> String {
+    match text.and_then(|text| nearest(text, candidates.iter().copied())) {
+        Some(nearest) => format!("did you mean {nearest}?"),
+        None => otherwise.to_owned(),
+    }
+}

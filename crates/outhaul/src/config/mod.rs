@@ -1,0 +1,211 @@
+//! The server's settings: default < `outhaul.toml` < environment < flag, with the origin of each.
+//!
+//! Invariant: a [`Config`] is valid as a whole; nothing downstream checks again. Reading is a pure
+//! function of the file's text, the environment and the flags, and collects every problem of all
+//! three before it fails.
+//!
+//! What is declared beside a model is not here: see `repository`.
+
+mod convert;
+mod settings;
+mod sources;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use outhaul_monitor::logging::LogFormat;
+use outhaul_repository::Problem;
+use outhaul_types::EngineChoice;
+use serde_json::{Value as Json, json};
+#[cfg(test)]
+pub(crate) use settings::ALL as SETTINGS;
+pub(crate) use settings::CONFIG_VARIABLE;
+pub(crate) use sources::{Sources, read_file};
+
+/// The name of the file that is read from the working folder where no other is named.
+pub(crate) const CONFIG_FILE: &str = "outhaul.toml";
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Nobody said anything.
+    Default,
+    /// A line of the file.
+    File {
+        /// The file as it was named.
+        file: PathBuf,
+        /// Counted from 1.
+        line: usize,
+    },
+    /// An environment variable.
+    Environment(&'static str),
+    /// A flag.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File { file, line } => write!(f, "{}:{line}", file.display()),
+            Origin::Environment(variable) => write!(f, "environment {variable}"),
+            Origin::Flag(flag) => write!(f, "flag {flag}"),
+        }
+    }
+}
+
+/// A value and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sourced<T> {
+    /// The value that holds.
+    pub(crate) value: T,
+    /// Who set it.
+    pub(crate) origin: Origin,
+}
+
+/// Where to listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listen {
+    /// Nowhere.
+    Off,
+    /// On this address; port 0 takes a free one.
+    On(SocketAddr),
+}
+
+impl Listen {
+    /// Returns the address, where there is one.
+    pub(crate) fn address(self) -> Option<SocketAddr> {
+        match self {
+            Listen::Off => None,
+            Listen::On(address) => Some(address),
+        }
+    }
+}
+
+/// All settings of the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// Folders of models, models' folders and model files. Default: `models`.
+    pub(crate) models: Sourced<Vec<PathBuf>>,
+    /// The engine of models that declare none. Default: auto.
+    pub(crate) engine: Sourced<EngineChoice>,
+    /// The library of ONNX Runtime. Default: searched for.
+    pub(crate) onnxruntime: Sourced<Option<PathBuf>>,
+    /// Where HTTP is served. Default: `127.0.0.1:8080`.
+    pub(crate) http: Sourced<Listen>,
+    /// Where gRPC is served. Default: `127.0.0.1:8081`.
+    pub(crate) grpc: Sourced<Listen>,
+    /// The largest request, in bytes, before and after decompression. Default: 64 MiB.
+    pub(crate) max_body_bytes: Sourced<usize>,
+    /// The most connections at a time, of each listener. Default: 4096.
+    pub(crate) max_connections: Sourced<usize>,
+    /// How long requests may take to finish after the server was told to stop. Default: 30 s.
+    pub(crate) drain_timeout: Sourced<Duration>,
+    /// How log lines look. Default: text.
+    pub(crate) log_format: Sourced<LogFormat>,
+    /// What is logged: a level or `target=level` pairs. Default: info.
+    pub(crate) log_level: Sourced<String>,
+    /// Where traces are sent, as OTLP over gRPC. Default: nowhere.
+    pub(crate) otlp_endpoint: Sourced<Option<String>>,
+}
+
+impl Config {
+    /// Reads all sources.
+    ///
+    /// # Errors
+    ///
+    /// Fails with every problem of every source.
+    pub(crate) fn resolve(mut sources: Sources) -> Result<Config, Vec<Problem>> {
+        use settings as of;
+        let loopback = |port| Listen::On(SocketAddr::from(([127, 0, 0, 1], port)));
+        let config = Config {
+            models: sources.take(&of::MODELS, vec![PathBuf::from("models")], convert::paths),
+            engine: sources.take(&of::ENGINE, EngineChoice::Auto, convert::engine),
+            onnxruntime: sources.take(&of::ONNXRUNTIME, None, convert::path),
+            http: sources.take(&of::HTTP, loopback(8080), convert::listen),
+            grpc: sources.take(&of::GRPC, loopback(8081), convert::listen),
+            max_body_bytes: sources.take(&of::MAX_BODY_BYTES, 64 << 20, convert::body_size),
+            max_connections: sources.take(&of::MAX_CONNECTIONS, 4096, convert::connections),
+            drain_timeout: sources.take(
+                &of::DRAIN_TIMEOUT,
+                Duration::from_secs(30),
+                convert::drain_timeout,
+            ),
+            log_format: sources.take(&of::LOG_FORMAT, LogFormat::Text, convert::log_format),
+            log_level: sources.take(&of::LOG_LEVEL, "info".to_owned(), convert::log_level),
+            otlp_endpoint: sources.take(&of::OTLP_ENDPOINT, None, convert::endpoint),
+        };
+        let mut problems = sources.into_problems();
+        problems.extend(config.contradictions());
+        if problems.is_empty() { Ok(config) } else { Err(problems) }
+    }
+
+    /// Rules that span settings.
+    fn contradictions(&self) -> Option<Problem> {
+        let problem = |rule: String, remedy: &str| {
+            let place = format!("{} ({})", settings::GRPC.key, self.grpc.origin);
+            Problem::of_place(place, rule, remedy)
+        };
+        match (self.http.value, self.grpc.value) {
+            (Listen::Off, Listen::Off) => {
+                let rule =
+                    format!("{} is off too, so there is nothing to serve", settings::HTTP.key);
+                Some(problem(rule, "turn one of them on"))
+            }
+            (Listen::On(http), Listen::On(grpc)) if http == grpc && http.port() != 0 => {
+                let rule = format!("{} is {http} too", settings::HTTP.key);
+                Some(problem(rule, "give each its own port"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns every setting as key, value as TOML would write it (`None` where it is unset), and
+    /// origin.
+    pub(crate) fn rows(&self) -> Vec<(&'static str, Option<Json>, &Origin)> {
+        fn row<'c, T>(
+            setting: &settings::Setting,
+            sourced: &'c Sourced<T>,
+            value: impl FnOnce(&T) -> Option<Json>,
+        ) -> (&'static str, Option<Json>, &'c Origin) {
+            (setting.key, value(&sourced.value), &sourced.origin)
+        }
+        let listen = |listen: &Listen| {
+            Some(match listen {
+                Listen::Off => json!("off"),
+                Listen::On(address) => json!(address.to_string()),
+            })
+        };
+        vec![
+            row(&settings::MODELS, &self.models, |paths| Some(json!(paths))),
+            row(&settings::ENGINE, &self.engine, |engine| Some(json!(engine_name(*engine)))),
+            row(&settings::ONNXRUNTIME, &self.onnxruntime, |path| path.as_ref().map(|p| json!(p))),
+            row(&settings::HTTP, &self.http, listen),
+            row(&settings::GRPC, &self.grpc, listen),
+            row(&settings::MAX_BODY_BYTES, &self.max_body_bytes, |bytes| Some(json!(bytes))),
+            row(&settings::MAX_CONNECTIONS, &self.max_connections, |most| Some(json!(most))),
+            row(&settings::DRAIN_TIMEOUT, &self.drain_timeout, |timeout| {
+                Some(json!(humantime::format_duration(*timeout).to_string()))
+            }),
+            row(&settings::LOG_FORMAT, &self.log_format, |format| Some(json!(format.to_string()))),
+            row(&settings::LOG_LEVEL, &self.log_level, |level| Some(json!(level))),
+            row(&settings::OTLP_ENDPOINT, &self.otlp_endpoint, |url| {
+                url.as_ref().map(|u| json!(u))
+            }),
+        ]
+    }
+}
+
+/// Returns the name of a choice, as manifests write it.
+pub(crate) fn engine_name(engine: EngineChoice) -> &'static str {
+    match engine {
+        EngineChoice::Auto => "auto",
+        EngineChoice::OnnxRuntime => "onnxruntime",
+        EngineChoice::Embedded => "embedded",
+    }
+}
+
+#[cfg(test)]
+mod tests;

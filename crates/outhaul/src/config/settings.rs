@@ -1,0 +1,70 @@
+//! The list of settings: what each is called in the file, the environment and on the command line.
+//!
+//! This is the one place that names them. The order is the order of `outhaul config show`.
+
+/// One setting of the server.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Setting {
+    /// Its path in `outhaul.toml`.
+    pub(crate) key: &'static str,
+    /// Its environment variable.
+    pub(crate) variable: &'static str,
+    /// Its flag.
+    pub(crate) flag: &'static str,
+    /// Whether the text of a variable or flag is to be read as a number or boolean where it looks
+    /// like one. A path may well be called `1`.
+    pub(crate) typed: bool,
+}
+
+const fn text(key: &'static str, variable: &'static str, flag: &'static str) -> Setting {
+    Setting { key, variable, flag, typed: false }
+}
+
+const fn typed(key: &'static str, variable: &'static str, flag: &'static str) -> Setting {
+    Setting { key, variable, flag, typed: true }
+}
+
+/// Folders of models, models' folders and model files.
+pub(crate) const MODELS: Setting = text("models", "OUTHAUL_MODELS", "PATH");
+/// The engine of models that declare none.
+pub(crate) const ENGINE: Setting = text("engine", "OUTHAUL_ENGINE", "--engine");
+/// The library of ONNX Runtime.
+pub(crate) const ONNXRUNTIME: Setting = text("onnxruntime", "OUTHAUL_ONNXRUNTIME", "--onnxruntime");
+/// Where HTTP is served.
+pub(crate) const HTTP: Setting = typed("listen.http", "OUTHAUL_HTTP", "--http");
+/// Where gRPC is served.
+pub(crate) const GRPC: Setting = typed("listen.grpc", "OUTHAUL_GRPC", "--grpc");
+/// The largest request.
+pub(crate) const MAX_BODY_BYTES: Setting =
+    typed("limits.max_body_bytes", "OUTHAUL_MAX_BODY_BYTES", "--max-body-bytes");
+/// The most connections.
+pub(crate) const MAX_CONNECTIONS: Setting =
+    typed("limits.max_connections", "OUTHAUL_MAX_CONNECTIONS", "--max-connections");
+/// How long requests may take to finish after the server was told to stop.
+pub(crate) const DRAIN_TIMEOUT: Setting =
+    text("limits.drain_timeout", "OUTHAUL_DRAIN_TIMEOUT", "--drain-timeout");
+/// How log lines look.
+pub(crate) const LOG_FORMAT: Setting = text("log.format", "OUTHAUL_LOG_FORMAT", "--log-format");
+/// What is logged.
+pub(crate) const LOG_LEVEL: Setting = text("log.level", "OUTHAUL_LOG_LEVEL", "--log-level");
+/// Where traces are sent.
+pub(crate) const OTLP_ENDPOINT: Setting =
+    text("trace.otlp_endpoint", "OUTHAUL_OTLP_ENDPOINT", "--otlp-endpoint");
+
+/// Every setting.
+pub(crate) const ALL: [&Setting; 11] = [
+    &MODELS,
+    &ENGINE,
+    &ONNXRUNTIME,
+    &HTTP,
+    &GRPC,
+    &MAX_BODY_BYTES,
+    &MAX_CONNECTIONS,
+    &DRAIN_TIMEOUT,
+    &LOG_FORMAT,
+    &LOG_LEVEL,
+    &OTLP_ENDPOINT,
+];
+
+/// Where the settings' file is named. It is no setting: a file cannot say where it is.
+pub(crate) const CONFIG_VARIABLE: &str = "OUTHAUL_CONFIG";

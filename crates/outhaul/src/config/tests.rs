@@ -1,0 +1,197 @@
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::Path;
+
+use outhaul_repository::Declarations;
+
+use super::settings::ALL;
+use super::*;
+
+fn sources(file: &str, environment: &[(&str, &str)], flags: &[(&'static str, &[&str])]) -> Sources {
+    let path = PathBuf::from("outhaul.toml");
+    let keys: Vec<&'static str> = ALL.iter().map(|setting| setting.key).collect();
+    let declarations = Declarations::parse(&path, file, &keys);
+    let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
+    let flags: BTreeMap<&'static str, Vec<String>> = flags
+        .iter()
+        .map(|(key, values)| (*key, values.iter().map(|&value| value.to_owned()).collect()))
+        .collect();
+    Sources::new(
+        Some((path, declarations)),
+        environment.collect::<Vec<(OsString, OsString)>>(),
+        flags,
+    )
+}
+
+fn problems(file: &str, environment: &[(&str, &str)]) -> Vec<String> {
+    match Config::resolve(sources(file, environment, &[])) {
+        Ok(config) => panic!("no problem in {file} {environment:?}: {config:?}"),
+        Err(problems) => problems.iter().map(Problem::to_string).collect(),
+    }
+}
+
+#[test]
+fn the_stronger_source_wins_and_says_so() {
+    let file = "\n[listen]\nhttp = '127.0.0.1:1'\ngrpc = 'off'\n[log]\nlevel = 'warn'\n";
+    let environment = [("OUTHAUL_HTTP", "127.0.0.1:2"), ("OUTHAUL_LOG_LEVEL", "debug")];
+    let flags: [(_, &[&str]); 1] = [("listen.http", &["127.0.0.1:3"])];
+    let config = Config::resolve(sources(file, &environment, &flags)).unwrap();
+    assert_eq!(config.http.value, Listen::On(([127, 0, 0, 1], 3).into()));
+    assert_eq!(config.http.origin.to_string(), "flag --http");
+    assert_eq!(config.log_level.value, "debug");
+    assert_eq!(config.log_level.origin.to_string(), "environment OUTHAUL_LOG_LEVEL");
+    assert_eq!(config.grpc.value, Listen::Off);
+    assert_eq!(config.grpc.origin.to_string(), "outhaul.toml:4");
+    assert_eq!(config.engine.origin, Origin::Default);
+}
+
+#[test]
+fn every_setting_can_be_set_everywhere() {
+    let file = r#"
+        models = ["a", "b"]
+        engine = "embedded"
+        onnxruntime = "/lib/x.so"
+        [listen]
+        http = 80
+        grpc = "localhost:81"
+        [limits]
+        max_body_bytes = "1MiB"
+        max_connections = 7
+        drain_timeout = "1s"
+        [log]
+        format = "json"
+        level = "warn,outhaul=debug"
+        [trace]
+        otlp_endpoint = "http://127.0.0.1:4317"
+    "#;
+    let from_file = Config::resolve(sources(file, &[], &[])).unwrap();
+    let separator = if cfg!(windows) { ";" } else { ":" };
+    let environment = [
+        ("OUTHAUL_MODELS", &*format!("a{separator}b")),
+        ("OUTHAUL_ENGINE", "embedded"),
+        ("OUTHAUL_ONNXRUNTIME", "/lib/x.so"),
+        ("OUTHAUL_HTTP", "80"),
+        ("OUTHAUL_GRPC", "127.0.0.1:81"),
+        ("OUTHAUL_MAX_BODY_BYTES", "1048576"),
+        ("OUTHAUL_MAX_CONNECTIONS", "7"),
+        ("OUTHAUL_DRAIN_TIMEOUT", "1000ms"),
+        ("OUTHAUL_LOG_FORMAT", "json"),
+        ("OUTHAUL_LOG_LEVEL", "warn,outhaul=debug"),
+        ("OUTHAUL_OTLP_ENDPOINT", "http://127.0.0.1:4317"),
+    ];
+    let from_environment = Config::resolve(sources("", &environment, &[])).unwrap();
+    let flags: Vec<(&'static str, Vec<&str>)> = ALL
+        .iter()
+        .map(|setting| {
+            let value = environment.iter().find(|(name, _)| *name == setting.variable).unwrap().1;
+            (setting.key, if setting.key == "models" { vec!["a", "b"] } else { vec![value] })
+        })
+        .collect();
+    let flags: Vec<(&'static str, &[&str])> =
+        flags.iter().map(|(key, values)| (*key, values.as_slice())).collect();
+    let from_flags = Config::resolve(sources("", &[], &flags)).unwrap();
+    let values = |config: &Config| -> Vec<Option<Json>> {
+        config.rows().into_iter().map(|(_, value, _)| value).collect()
+    };
+    assert_eq!(values(&from_file), values(&from_environment));
+    assert_eq!(values(&from_file), values(&from_flags));
+    let origins = |config: &Config, expected: fn(&Origin) -> bool| {
+        config.rows().iter().all(|(_, _, origin)| expected(origin))
+    };
+    assert!(origins(&from_file, |origin| matches!(origin, Origin::File { .. })));
+    assert!(origins(&from_environment, |origin| matches!(origin, Origin::Environment(_))));
+    assert!(origins(&from_flags, |origin| matches!(origin, Origin::Flag(_))));
+    let keys: Vec<_> = from_file.rows().iter().map(|(key, ..)| *key).collect();
+    assert_eq!(keys, ALL.map(|setting| setting.key), "every setting is shown");
+}
+
+#[test]
+fn every_rule_refuses_what_breaks_it() {
+    struct Case(&'static str, &'static str, &'static [&'static str]);
+    let cases = [
+        Case("models", "must be one path or several", &["[]", "3", "[1]", "''"]),
+        Case("engine", "must be auto, onnxruntime or embedded", &["'python'", "1", "''"]),
+        Case("onnxruntime", "must be a path", &["''", "true"]),
+        Case(
+            "listen.http",
+            "must be an IP address and a port",
+            &["'example.org:80'", "70000", "-1", "'127.0.0.1'", "'localhost:x'", "true"],
+        ),
+        Case("listen.grpc", "must be an IP address and a port", &["':8081'"]),
+        Case(
+            "limits.max_body_bytes",
+            "must be a size of at least 1KiB",
+            &["0", "'64'", "'64 megabytes'", "'99999999999999999999GiB'", "-1", "1.5"],
+        ),
+        Case("limits.max_connections", "must be a whole number from 1", &["0", "'many'"]),
+        Case("limits.drain_timeout", "must be a duration of at most 1h", &["30", "'2h'"]),
+        Case("log.format", "must be text or json", &["'xml'", "1"]),
+        Case("log.level", "must be off, error, warn, info", &["'loud'", "'a=b'", "''", "1"]),
+        Case("trace.otlp_endpoint", "must be a URL", &["'127.0.0.1:4317'", "'http://'", "''"]),
+    ];
+    for Case(key, rule, values) in &cases {
+        for value in *values {
+            let problems = problems(&format!("{key} = {value}"), &[]);
+            assert_eq!(problems.len(), 1, "{key} = {value}: {problems:?}");
+            assert!(problems[0].starts_with(&format!("outhaul.toml:1: {key} = ")), "{problems:?}");
+            assert!(problems[0].contains(rule), "{key} = {value}: {problems:?}");
+        }
+    }
+    let keys: Vec<_> = cases.iter().map(|case| case.0).collect();
+    assert_eq!(keys, ALL.map(|setting| setting.key), "each setting has its case");
+}
+
+#[test]
+fn problems_of_all_sources_come_at_once() {
+    let file = "lissten = 1\n[listen]\nhttp = 'x'\n[logs]\nlevel = 'info'\n";
+    let environment =
+        [("OUTHAUL_HTTP", "y"), ("OUTHAUL_GRPC", "127.0.0.1:8080"), ("OUTHAUL_ENGINE", "embeded")];
+    let address = "must be an IP address and a port; write 127.0.0.1:8080, a port alone for this \
+                   machine only, or off";
+    assert_eq!(
+        problems(file, &environment),
+        [
+            "outhaul.toml:1: lissten = 1: unknown key; the keys are models, engine, onnxruntime, \
+             listen.http, listen.grpc, limits.max_body_bytes, limits.max_connections, \
+             limits.drain_timeout, log.format, log.level, trace.otlp_endpoint"
+                .to_owned(),
+            format!("outhaul.toml:3: listen.http = \"x\": {address}"),
+            "outhaul.toml:4: logs: unknown key; did you mean [log]?".to_owned(),
+            "environment variable OUTHAUL_ENGINE: embeded: must be auto, onnxruntime or embedded; \
+             did you mean embedded?"
+                .to_owned(),
+            format!("environment variable OUTHAUL_HTTP: y: {address}"),
+            "listen.grpc (environment OUTHAUL_GRPC): listen.http is 127.0.0.1:8080 too; give each \
+             its own port"
+                .to_owned(),
+        ]
+    );
+    assert_eq!(
+        problems("listen = { http = 'off', grpc = 'off' }", &[]),
+        ["listen.grpc (outhaul.toml:1): listen.http is off too, so there is nothing to serve; \
+          turn one of them on"]
+    );
+}
+
+#[test]
+fn a_misspelt_variable_is_noted_and_a_foreign_one_is_not() {
+    let environment = [
+        ("OUTHAUL_HTPP", "127.0.0.1:1"),
+        ("OUTHAUL_SERVICE_HOST", "10.0.0.1"),
+        ("OUTHAUL_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+        ("HOME", "/"),
+    ];
+    let sources = sources("", &environment, &[]);
+    assert_eq!(
+        sources.suspicious_variables(),
+        ["the environment variable OUTHAUL_HTPP is not read; did you mean OUTHAUL_HTTP?"]
+    );
+    assert!(Config::resolve(sources).is_ok());
+}
+
+#[test]
+fn a_file_that_was_named_must_exist() {
+    let (_, declarations) = read_file(Some(Path::new("/nowhere/outhaul.toml"))).unwrap();
+    let problems = declarations.into_problems();
+    assert!(problems[0].to_string().contains("/nowhere/outhaul.toml: cannot be read"));
+}

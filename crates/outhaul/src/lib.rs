@@ -1,0 +1,17 @@
+//! Outhaul as a library: open models and answer predictions in your own process, no socket between.
+//!
+//! [`open`] finds models, chooses an engine for each, and returns a [`Router`] that answers. It is
+//! the same door that the server uses. `examples/embed` is a small service built on it.
+//!
+//! This crate is also the binary `outhaul`; it is the only one that names concrete engines. It holds
+//! wiring and commands, no logic of its own.
+
+mod engines;
+pub mod load;
+mod open;
+
+pub use engines::{Engines, NoEngine};
+pub use open::{Loading, OpenOptions, Opened, open, prepare};
+pub use outhaul_repository::Problem;
+pub use outhaul_router::{ModelDescription, Router, RouterError, VersionStatus};
+pub use outhaul_types as types;

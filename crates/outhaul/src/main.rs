@@ -1,0 +1,10 @@
+//! The `outhaul` command.
+
+mod commands;
+mod config;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    commands::main(std::env::args_os())
+}

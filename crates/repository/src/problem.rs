@@ -1,0 +1,95 @@
+//! What an operator has to mend: one value that says where, what, why and how.
+
+use std::fmt;
+
+use outhaul_types::ModelName;
+use serde::{Serialize, Serializer};
+
+/// Something wrong with a file, a folder, a variable or a flag. A problem stops what it is about and
+/// nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// The model that it is about, where there is one.
+    #[serde(serialize_with = "model_as_text")]
+    pub model: Option<ModelName>,
+    /// The file or folder, or the variable or flag that holds the value.
+    pub place: String,
+    /// The line in the file, counted from 1.
+    pub line: Option<usize>,
+    /// The key's path, such as `batching.max_rows`.
+    pub key: Option<String>,
+    /// The value as it was written.
+    pub value: Option<String>,
+    /// The rule that is broken.
+    pub rule: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl Problem {
+    /// Makes a problem of a whole place, such as a folder.
+    pub fn of_place(
+        place: impl fmt::Display,
+        rule: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Problem {
+            model: None,
+            place: place.to_string(),
+            line: None,
+            key: None,
+            value: None,
+            rule: rule.into(),
+            remedy: remedy.into(),
+        }
+    }
+
+    /// Returns the problem as one about `model`.
+    pub fn of_model(mut self, model: &ModelName) -> Self {
+        self.model = Some(model.clone());
+        self
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.place)?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        f.write_str(": ")?;
+        match (&self.key, &self.value) {
+            (Some(key), Some(value)) => write!(f, "{key} = {value}: ")?,
+            (Some(key), None) => write!(f, "{key}: ")?,
+            (None, Some(value)) => write!(f, "{value}: ")?,
+            (None, None) => {}
+        }
+        write!(f, "{}; {}", self.rule, self.remedy)
+    }
+}
+
+fn model_as_text<S: Serializer>(
+    model: &Option<ModelName>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    model.as_ref().map(ModelName::as_str).serialize(serializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_reads_as_one_line() {
+        let mut problem = Problem::of_place("models/a", "there is no model file", "add one");
+        assert_eq!(problem.to_string(), "models/a: there is no model file; add one");
+        problem.line = Some(3);
+        problem.key = Some("queue.capacity".to_owned());
+        problem.value = Some("0".to_owned());
+        problem.rule = "must be at least 1".to_owned();
+        assert_eq!(
+            problem.to_string(),
+            "models/a:3: queue.capacity = 0: must be at least 1; add one"
+        );
+    }
+}

@@ -1,0 +1,271 @@
+use super::*;
+
+/// Makes files (with their folders) below a new folder; a path that ends in `/` is a folder.
+fn tree(paths: &[&str]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for path in paths {
+        let full = folder.path().join(path);
+        if path.ends_with('/') {
+            fs::create_dir_all(full).unwrap();
+        } else {
+            fs::create_dir_all(full.parent().unwrap()).unwrap();
+            fs::write(full, "").unwrap();
+        }
+    }
+    folder
+}
+
+/// Writes what was found as `name:version=path`, paths relative to `folder`.
+fn found(folder: &Path, scan: &Scan) -> Vec<String> {
+    let relative = |path: &Path| {
+        path.strip_prefix(folder).unwrap_or(path).to_string_lossy().replace('\\', "/")
+    };
+    scan.models
+        .iter()
+        .flat_map(|model| {
+            let version = |artefact: &VersionArtefact| {
+                format!("{}:{}={}", model.name, artefact.version, relative(&artefact.path))
+            };
+            model.versions.iter().map(version).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn problems(folder: &Path, scan: &Scan) -> Vec<String> {
+    let prefix = format!("{}/", folder.display());
+    scan.problems.iter().map(|problem| problem.to_string().replace(&prefix, "")).collect()
+}
+
+struct Case {
+    files: &'static [&'static str],
+    /// Below the folder.
+    path: &'static str,
+    found: &'static [&'static str],
+    problems: &'static [&'static str],
+}
+
+fn check(cases: &[Case]) {
+    for case in cases {
+        let folder = tree(case.files);
+        let scan = scan(&[folder.path().join(case.path)]);
+        assert_eq!(found(folder.path(), &scan), case.found, "{:?}", case.files);
+        assert_eq!(problems(folder.path(), &scan), case.problems, "{:?}", case.files);
+    }
+}
+
+#[test]
+fn every_layout_is_found() {
+    check(&[
+        Case {
+            files: &[
+                "m/b/10/model.onnx",
+                "m/b/9/model.onnx",
+                "m/b/tokenizer.json",
+                "m/b/assets/x.txt",
+                "m/a/model.onnx",
+                "m/c.onnx",
+                "m/README.md",
+                "m/.git/config",
+                "m/b/.cache/1/model.onnx",
+            ],
+            path: "m",
+            found: &[
+                "a:1=m/a/model.onnx",
+                "b:9=m/b/9/model.onnx",
+                "b:10=m/b/10/model.onnx",
+                "c:1=m/c.onnx",
+            ],
+            problems: &[],
+        },
+        Case {
+            files: &["m/iris/2/model.onnx", "m/iris/model.toml"],
+            path: "m/iris",
+            found: &["iris:2=m/iris/2/model.onnx"],
+            problems: &[],
+        },
+        Case {
+            files: &["m/iris/model.onnx"],
+            path: "m/iris/",
+            found: &["iris:1=m/iris/model.onnx"],
+            problems: &[],
+        },
+        Case {
+            files: &["m/iris/model.onnx", "m/iris/sub/"],
+            path: "m/iris/sub/..",
+            found: &["iris:1=m/iris/sub/../model.onnx"],
+            problems: &[],
+        },
+        Case {
+            files: &["some_name.onnx"],
+            path: "some_name.onnx",
+            found: &["some_name:1=some_name.onnx"],
+            problems: &[],
+        },
+        Case {
+            files: &["m/7/1/model.onnx"],
+            path: "m",
+            found: &["7:1=m/7/1/model.onnx"],
+            problems: &[],
+        },
+    ]);
+}
+
+#[test]
+fn every_mistake_is_named_and_stops_nothing_else() {
+    check(&[
+        Case {
+            files: &["m/bad name/model.onnx", "m/good/model.onnx"],
+            path: "m",
+            found: &["good:1=m/good/model.onnx"],
+            problems: &[
+                "m/bad name: 'bad name' is not a model name: use 1 to 128 letters, digits, '-', \
+                 '_' or '.', not starting with a dot; rename it",
+            ],
+        },
+        Case {
+            files: &["m/a/", "m/b/1/", "m/c/net.onnx", "m/d/1/net.onnx", "m/d/2/model.onnx"],
+            path: "m",
+            found: &["d:2=m/d/2/model.onnx"],
+            problems: &[
+                "m/a: there is no model.onnx in this folder; put the model here as model.onnx, or \
+                 remove the folder",
+                "m/b/1: there is no model.onnx in this folder; put the model here as model.onnx, \
+                 or remove the folder",
+                "m/c: there is no model.onnx in this folder; rename net.onnx to model.onnx",
+                "m/d/1: there is no model.onnx in this folder; rename net.onnx to model.onnx",
+            ],
+        },
+        Case {
+            files: &["m/a/v2/model.onnx", "m/a/best/model.onnx", "m/a/1/model.onnx"],
+            path: "m",
+            found: &["a:1=m/a/1/model.onnx"],
+            problems: &[
+                "m/a/best: the name of a version's folder must be a whole number; rename it to a \
+                 number; the highest is the newest",
+                "m/a/v2: the name of a version's folder must be a whole number; rename it to 2",
+            ],
+        },
+        Case {
+            files: &["m/a/1/model.onnx", "m/a/01/model.onnx", "m/a/2/model.onnx"],
+            path: "m",
+            found: &["a:2=m/a/2/model.onnx"],
+            problems: &[
+                "m/a: version 1 is there twice: 01/model.onnx and 1/model.onnx; remove or \
+                 renumber all but one",
+            ],
+        },
+        Case {
+            files: &["m/a/model.onnx", "m/a/1/model.onnx"],
+            path: "m",
+            found: &[],
+            problems: &[
+                "m/a: version 1 is there twice: 1/model.onnx and model.onnx; remove or renumber \
+                 all but one",
+            ],
+        },
+        Case {
+            files: &["m/a/0/model.onnx", "m/a/99999999999999999999/model.onnx"],
+            path: "m",
+            found: &[],
+            problems: &[
+                "m/a/0: version numbers go from 1 to 18446744073709551615; rename the folder",
+                "m/a/99999999999999999999: version numbers go from 1 to 18446744073709551615; \
+                 rename the folder",
+            ],
+        },
+        Case {
+            files: &["m/model.toml", "m/a/1/model.onnx", "m/a/1/model.toml"],
+            path: "m",
+            found: &["a:1=m/a/1/model.onnx"],
+            problems: &[
+                "m/a/1/model.toml: a version has no manifest of its own; move the file one folder \
+                 up, where it holds for all versions",
+                "m/model.toml: there is no model beside this file; move it into the folder of its \
+                 model",
+            ],
+        },
+        Case {
+            files: &["m/a/1/model.onnx/", "m/b/1/model.onnx"],
+            path: "m",
+            found: &["b:1=m/b/1/model.onnx"],
+            problems: &["m/a/1/model.onnx: is not a file; put a readable model file here"],
+        },
+        Case {
+            files: &["m/a.onnx", "m/a/model.onnx"],
+            path: "m",
+            found: &["a:1=m/a/model.onnx"],
+            problems: &["m/a.onnx: the model 'a' is taken from m/a already; rename one of the two"],
+        },
+        Case {
+            files: &["m/"],
+            path: "m/",
+            found: &[],
+            problems: &["m/: there are no models in this folder; add NAME/model.onnx or \
+                 NAME/VERSION/model.onnx"],
+        },
+        Case {
+            files: &["m/notes.txt"],
+            path: "m/notes.txt",
+            found: &[],
+            problems: &[
+                "m/notes.txt: is neither a folder nor an .onnx file; give a folder of models, a \
+                 model's folder or an .onnx file",
+            ],
+        },
+    ]);
+}
+
+#[test]
+fn a_path_that_does_not_exist_is_a_problem() {
+    let folder = tree(&[]);
+    let scan = scan(&[folder.path().join("nowhere")]);
+    assert!(scan.models.is_empty());
+    assert!(scan.problems[0].rule.starts_with("cannot be read: "), "{:?}", scan.problems);
+}
+
+#[test]
+fn a_broken_manifest_stops_its_own_model_only() {
+    let folder = tree(&["a/model.onnx", "b/model.onnx"]);
+    fs::write(folder.path().join("a/model.toml"), "engine = 'x'\n[queue]\ncapacity = 0").unwrap();
+    fs::write(folder.path().join("b/model.toml"), "batching.exact = false").unwrap();
+    let scan = scan(&[folder.path()]);
+    assert_eq!(found(folder.path(), &scan), ["b:1=b/model.onnx"]);
+    assert!(!scan.models[0].manifest.batching.exact);
+    assert_eq!(scan.problems.len(), 2);
+    let of_a = |problem: &Problem| problem.model.as_ref().is_some_and(|name| name.as_str() == "a");
+    assert!(scan.problems.iter().all(of_a), "{:?}", scan.problems);
+}
+
+#[test]
+fn several_paths_are_one_repository() {
+    let folder = tree(&["one/a/model.onnx", "two/a/model.onnx", "two/b/model.onnx"]);
+    let scan = scan(&[folder.path().join("one"), folder.path().join("two")]);
+    assert_eq!(found(folder.path(), &scan), ["a:1=one/a/model.onnx", "b:1=two/b/model.onnx"]);
+    assert_eq!(scan.problems.len(), 1);
+    assert!(scan.problems[0].rule.contains("is taken from"), "{:?}", scan.problems);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_may_not_lead_out() {
+    use std::os::unix::fs::symlink;
+    let folder = tree(&["m/..data/model.onnx", "m/good/", "m/bad/", "secret/model.onnx"]);
+    let at = |path: &str| folder.path().join(path);
+    // As Kubernetes mounts a volume: a link to a hidden folder beside it.
+    symlink("../..data/model.onnx", at("m/good/model.onnx")).unwrap();
+    symlink(at("secret/model.onnx"), at("m/bad/model.onnx")).unwrap();
+    symlink("../secret", at("m/away")).unwrap();
+    symlink("nowhere", at("m/dangling")).unwrap();
+    symlink("m", at("entry")).unwrap();
+    let scan = scan(&[at("entry")]);
+    assert_eq!(found(folder.path(), &scan), ["good:1=entry/good/model.onnx"]);
+    let problems = problems(folder.path(), &scan);
+    let starts = [
+        "entry/away: the link leads out of ",
+        "entry/dangling: cannot be read: ",
+        "entry/bad/model.onnx: the link leads out of ",
+    ];
+    for start in starts {
+        assert!(problems.iter().any(|problem| problem.starts_with(start)), "{start}: {problems:?}");
+    }
+}

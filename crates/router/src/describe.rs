@@ -1,0 +1,109 @@
+//! What callers and operators may know of a model version.
+
+use std::sync::Arc;
+
+use outhaul_onnx::RowIndependence;
+use outhaul_types::{BatchingSpec, ModelName, ModelSignature, ModelVersion};
+
+/// What callers may know of one model version.
+#[derive(Clone, Debug)]
+pub struct ModelDescription {
+    /// Its name.
+    pub name: ModelName,
+    /// Its number.
+    pub version: ModelVersion,
+    /// What it takes and gives.
+    pub signature: ModelSignature,
+    /// The engine that runs it, such as `onnxruntime`.
+    pub engine: &'static str,
+    /// Why this engine was chosen.
+    pub engine_reason: String,
+    /// Whether requests are run together.
+    pub batching: BatchMode,
+    /// The most rows of one batch; 1 where batching is off.
+    pub max_rows: usize,
+    /// Threads that run it.
+    pub instances: usize,
+    /// Threads that one run is spread over inside the engine.
+    pub threads: usize,
+}
+
+/// Whether a version's requests are run together, and what that does to the answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BatchMode {
+    /// Each request gets the answer that it would get alone.
+    Exact,
+    /// The manifest allows batches although rows influence each other, for this reason.
+    Inexact(String),
+    /// Each request runs alone, for this reason.
+    Off(String),
+}
+
+impl BatchMode {
+    /// Decides the mode from what the graph does to its rows and what the user declared.
+    pub fn decide(rows: &RowIndependence, spec: &BatchingSpec) -> Self {
+        match rows {
+            _ if spec.max_rows.get() == 1 => BatchMode::Off("batching.max_rows is 1".to_owned()),
+            RowIndependence::Exact => BatchMode::Exact,
+            RowIndependence::Mixed { node, operator, reason } => {
+                let reason = format!("operator '{operator}' of node '{node}' {reason}");
+                if spec.exact { BatchMode::Off(reason) } else { BatchMode::Inexact(reason) }
+            }
+            RowIndependence::NoBatch { reason } => BatchMode::Off(reason.clone()),
+        }
+    }
+
+    /// Returns the mode as one word: `exact`, `inexact` or `off`.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            BatchMode::Exact => "exact",
+            BatchMode::Inexact(_) => "inexact",
+            BatchMode::Off(_) => "off",
+        }
+    }
+
+    /// Returns why the mode is not `exact`; empty where it is.
+    pub fn reason(&self) -> &str {
+        match self {
+            BatchMode::Exact => "",
+            BatchMode::Inexact(reason) | BatchMode::Off(reason) => reason,
+        }
+    }
+}
+
+/// The state of one model version.
+#[derive(Clone, Debug)]
+pub struct VersionStatus {
+    /// Its name.
+    pub name: ModelName,
+    /// Its number.
+    pub version: ModelVersion,
+    /// Set while it answers.
+    pub ready: Option<Arc<ModelDescription>>,
+    /// Why it does not answer; empty where it does.
+    pub reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroUsize;
+
+    #[test]
+    fn rows_that_mix_are_batched_only_when_declared() {
+        let mixed = RowIndependence::Mixed {
+            node: "q".into(),
+            operator: "DynamicQuantizeLinear".into(),
+            reason: "takes one scale over all rows".into(),
+        };
+        let mut spec = BatchingSpec::default();
+        let reason =
+            "operator 'DynamicQuantizeLinear' of node 'q' takes one scale over all rows".to_owned();
+        assert_eq!(BatchMode::decide(&mixed, &spec), BatchMode::Off(reason.clone()));
+        assert_eq!(BatchMode::decide(&RowIndependence::Exact, &spec), BatchMode::Exact);
+        spec.exact = false;
+        assert_eq!(BatchMode::decide(&mixed, &spec), BatchMode::Inexact(reason));
+        spec.max_rows = NonZeroUsize::MIN;
+        assert_eq!(BatchMode::decide(&RowIndependence::Exact, &spec).as_str(), "off");
+    }
+}

@@ -1,0 +1,64 @@
+//! Why a request that reached the queue has no answer.
+
+use outhaul_engine::RunError;
+use outhaul_types::{Classify, ErrorKind};
+
+/// Why a request that reached the queue has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// As many requests wait as may wait.
+    #[error("the queue is full: {capacity} requests are waiting")]
+    Full {
+        /// The limit.
+        capacity: usize,
+    },
+    /// The deadline passed, in the queue or during compute.
+    #[error("the deadline passed before there was an answer")]
+    DeadlineExceeded,
+    /// The version is being unloaded.
+    #[error("the model version is shutting down")]
+    Closed,
+    /// The model failed on this request.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The engine panicked; its session has been replaced.
+    #[error("the engine crashed while running the model: {message}")]
+    Panicked {
+        /// The panic's message, for the log.
+        message: String,
+    },
+    /// The session could not be rebuilt after a crash.
+    #[error("no session could be opened: {reason}")]
+    NoSession {
+        /// What the engine said.
+        reason: String,
+    },
+    /// The model gave other outputs than its signature promises.
+    #[error("the model answered with {reason}")]
+    BadAnswer {
+        /// What was wrong with the answer.
+        reason: String,
+    },
+}
+
+impl Classify for QueueError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            QueueError::Full { .. } => ErrorKind::Overloaded,
+            QueueError::DeadlineExceeded => ErrorKind::DeadlineExceeded,
+            QueueError::Closed => ErrorKind::NotReady,
+            QueueError::Run(error) => error.kind(),
+            QueueError::Panicked { .. }
+            | QueueError::NoSession { .. }
+            | QueueError::BadAnswer { .. } => ErrorKind::EngineFailed,
+        }
+    }
+
+    fn client_message(&self) -> String {
+        match self {
+            QueueError::Panicked { .. } => "the engine crashed while running the model".to_owned(),
+            QueueError::NoSession { .. } => "the model cannot run at the moment".to_owned(),
+            _ => self.to_string(),
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! The caller's side: submitting a request, waiting for its answer, giving up.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use crossbeam_queue::SegQueue;
+use outhaul_engine::LoadedModel;
+use outhaul_monitor::ModelMetrics;
+use outhaul_types::{BoundInputs, Deadline};
+use tokio::sync::oneshot;
+
+use crate::inline::{CostGauge, InlineSessions, hop_cost};
+use crate::pending::{Observed, Pending, Queued, Rule};
+use crate::run::{Answer, run_guarded, timings_alone};
+use crate::{QueueError, instance};
+
+/// How a model's requests are queued, batched and run.
+#[derive(Clone, Debug)]
+pub struct QueueConfig {
+    /// Requests that may wait; one more is refused.
+    pub capacity: usize,
+    /// The limits of a batch. `max_rows` must be 1 for a model whose rows cannot share a run.
+    pub rule: Rule,
+    /// Threads that run the model.
+    pub instances: usize,
+}
+
+/// A request in the queue.
+pub(crate) struct Work {
+    pub(crate) inputs: BoundInputs,
+    pub(crate) rows: usize,
+    pub(crate) deadline: Option<Deadline>,
+    pub(crate) enqueued: Instant,
+    pub(crate) answer: oneshot::Sender<Result<Answer, QueueError>>,
+    /// The place in the queue, given back when the request leaves it to be run.
+    pub(crate) place: Option<Place>,
+}
+
+impl Queued for Work {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn enqueued(&self) -> Instant {
+        self.enqueued
+    }
+
+    fn fits(&self, other: &Self) -> bool {
+        self.inputs.iter().zip(&other.inputs).all(|pair| match pair {
+            (Some(left), Some(right)) => left.shape().row_shape() == right.shape().row_shape(),
+            (None, None) => true,
+            _ => false,
+        })
+    }
+}
+
+/// One of the queue's places; dropping it frees the place.
+pub(crate) struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(waiting: &Arc<AtomicUsize>, capacity: usize) -> Option<Place> {
+        if waiting.fetch_add(1, Ordering::Relaxed) < capacity {
+            Some(Place(Arc::clone(waiting)))
+        } else {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+            None
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One instance's mailbox: the thread to wake, and whether it sleeps.
+#[derive(Default)]
+pub(crate) struct Bell {
+    pub(crate) asleep: AtomicBool,
+    pub(crate) thread: OnceLock<Thread>,
+}
+
+/// What callers and instances of one version share.
+pub(crate) struct Shared {
+    pub(crate) model: Arc<dyn LoadedModel>,
+    pub(crate) config: QueueConfig,
+    pub(crate) metrics: Arc<ModelMetrics>,
+    /// Where callers put requests, without a lock.
+    pub(crate) intake: SegQueue<Work>,
+    /// The sorted requests. Only instances take this lock, for as long as sorting and deciding last;
+    /// a caller tries it once where the queue is full, and never waits for it.
+    pub(crate) pending: Mutex<Pending<Work>>,
+    pub(crate) bells: Box<[Bell]>,
+    /// Instances that run a batch now.
+    pub(crate) busy: AtomicUsize,
+    pub(crate) waiting: Arc<AtomicUsize>,
+    pub(crate) closed: AtomicBool,
+    pub(crate) gauge: CostGauge,
+    inline: InlineSessions,
+    /// Requests on their way to this queue, and when the newest was announced, in nanoseconds since
+    /// `epoch`.
+    arriving: AtomicUsize,
+    announced_ns: AtomicU64,
+    epoch: Instant,
+}
+
+impl Shared {
+    /// Wakes one sleeping instance, if one sleeps.
+    pub(crate) fn wake_one(&self) {
+        // Pairs with the fence in `instance::sleep`: either the sleeper sees the new request, or we
+        // see that it sleeps.
+        fence(Ordering::SeqCst);
+        for bell in &self.bells {
+            if bell.asleep.load(Ordering::Relaxed) && bell.asleep.swap(false, Ordering::Relaxed) {
+                if let Some(thread) = bell.thread.get() {
+                    thread.unpark();
+                }
+                return;
+            }
+        }
+    }
+
+    /// Returns what the batching rule needs to know of the instances and listeners.
+    pub(crate) fn observe(&self) -> Observed {
+        let busy = self.busy.load(Ordering::Relaxed);
+        let arriving = self.arriving.load(Ordering::Relaxed) > 0;
+        let announced = Duration::from_nanos(self.announced_ns.load(Ordering::Relaxed));
+        Observed {
+            idle: self.config.instances.saturating_sub(busy),
+            announced: arriving.then(|| self.epoch + announced),
+        }
+    }
+
+    /// Moves the intake into the groups and drops what nobody waits for any more.
+    pub(crate) fn sort(&self, pending: &mut Pending<Work>, now: Instant) {
+        while let Some(work) = self.intake.pop() {
+            pending.push(work, &self.config.rule);
+        }
+        let expired = |work: &Work| work.deadline.is_some_and(|deadline| deadline.has_passed(now));
+        pending.remove(
+            |work| work.answer.is_closed() || expired(work),
+            |work| {
+                // The caller may be gone; then there is nobody to tell.
+                let _ = work.answer.send(Err(QueueError::DeadlineExceeded));
+            },
+        );
+        self.metrics.set_queue_depth(self.waiting.load(Ordering::Relaxed));
+    }
+}
+
+/// A version's queue with its instances. Cheap to share behind an [`Arc`]; dropping it lets the
+/// instances finish what waits and ends them.
+pub struct ModelQueue {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl ModelQueue {
+    /// Starts the instances of a loaded model.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the operating system refuses a thread.
+    pub fn spawn(
+        name: &str,
+        model: Arc<dyn LoadedModel>,
+        config: QueueConfig,
+        metrics: Arc<ModelMetrics>,
+    ) -> std::io::Result<ModelQueue> {
+        let instances = config.instances.max(1);
+        let config = QueueConfig { instances, ..config };
+        let shared = Arc::new(Shared {
+            model,
+            metrics,
+            intake: SegQueue::new(),
+            pending: Mutex::default(),
+            bells: (0..instances).map(|_| Bell::default()).collect(),
+            busy: AtomicUsize::new(0),
+            waiting: Arc::default(),
+            closed: AtomicBool::new(false),
+            gauge: CostGauge::new(hop_cost()),
+            inline: InlineSessions::new(instances),
+            arriving: AtomicUsize::new(0),
+            announced_ns: AtomicU64::new(0),
+            epoch: Instant::now(),
+            config,
+        });
+        let queue = ModelQueue { shared, threads: Mutex::default() };
+        for index in 0..instances {
+            let thread = instance::spawn(name, index, Arc::clone(&queue.shared))?;
+            queue.threads.lock().unwrap_or_else(|held| held.into_inner()).push(thread);
+        }
+        Ok(queue)
+    }
+
+    /// Returns the configuration in force.
+    pub fn config(&self) -> &QueueConfig {
+        &self.shared.config
+    }
+
+    /// Returns the number of requests that wait.
+    pub fn waiting(&self) -> usize {
+        self.shared.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Announces a request that is still being read, so that a batch with room may wait for it
+    /// (at most `max_delay`). Dropping the value takes the announcement back.
+    pub fn announce(self: &Arc<Self>) -> Arriving {
+        let since = self.shared.epoch.elapsed().as_nanos();
+        self.shared.announced_ns.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.shared.arriving.fetch_add(1, Ordering::Relaxed);
+        Arriving(Arc::clone(self))
+    }
+
+    /// Runs a request and returns its answer. `rows` is what it adds to a batch.
+    ///
+    /// Dropping the future gives the request up: if it still waits, it is never run.
+    ///
+    /// # Errors
+    ///
+    /// See [`QueueError`].
+    pub async fn infer(
+        &self,
+        inputs: BoundInputs,
+        rows: usize,
+        deadline: Option<Deadline>,
+    ) -> Result<Answer, QueueError> {
+        let shared = &*self.shared;
+        let inputs = match self.try_inline(inputs, rows, deadline) {
+            Ok(result) => return result,
+            Err(inputs) => inputs,
+        };
+        if shared.closed.load(Ordering::Relaxed) {
+            return Err(QueueError::Closed);
+        }
+        let place = self.take_place()?;
+        let (answer, receive) = oneshot::channel();
+        let enqueued = Instant::now();
+        shared.intake.push(Work { inputs, rows, deadline, enqueued, answer, place: Some(place) });
+        shared.wake_one();
+        let received = match deadline {
+            None => receive.await,
+            Some(deadline) => tokio::time::timeout_at(deadline.0.into(), receive)
+                .await
+                .map_err(|_| QueueError::DeadlineExceeded)?,
+        };
+        received.unwrap_or(Err(QueueError::Closed))
+    }
+
+    /// Runs the request on this thread where that is cheaper than the hop and nobody waits; gives
+    /// the inputs back otherwise.
+    fn try_inline(
+        &self,
+        inputs: BoundInputs,
+        rows: usize,
+        deadline: Option<Deadline>,
+    ) -> Result<Result<Answer, QueueError>, BoundInputs> {
+        let shared = &*self.shared;
+        let bytes = input_bytes(&inputs);
+        if !shared.gauge.is_cheap(bytes) || shared.waiting.load(Ordering::Relaxed) > 0 {
+            return Err(inputs);
+        }
+        let Some(mut slot) = shared.inline.try_acquire() else {
+            return Err(inputs);
+        };
+        let started = Instant::now();
+        if deadline.is_some_and(|deadline| deadline.has_passed(started)) {
+            return Ok(Err(QueueError::DeadlineExceeded));
+        }
+        let result = run_guarded(shared.model.as_ref(), &mut slot, &inputs);
+        let compute = started.elapsed();
+        shared.gauge.observe(bytes, compute);
+        shared.metrics.record_batch(rows, 1, compute);
+        let timings = timings_alone(Duration::ZERO, compute, rows);
+        Ok(result.map(|outputs| Answer { outputs, timings }))
+    }
+
+    /// Takes a place in the queue. Where none is free, abandoned requests that still hold one are
+    /// cleared away first, unless an instance is at it already.
+    fn take_place(&self) -> Result<Place, QueueError> {
+        let shared = &*self.shared;
+        let capacity = shared.config.capacity;
+        if let Some(place) = Place::take(&shared.waiting, capacity) {
+            return Ok(place);
+        }
+        if let Ok(mut pending) = shared.pending.try_lock() {
+            shared.sort(&mut pending, Instant::now());
+        }
+        Place::take(&shared.waiting, capacity).ok_or(QueueError::Full { capacity })
+    }
+
+    /// Lets the instances finish what waits, ends them, and waits for that. Later requests fail.
+    pub fn close(&self) {
+        self.shared.closed.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        for bell in &self.shared.bells {
+            bell.asleep.store(false, Ordering::Relaxed);
+            if let Some(thread) = bell.thread.get() {
+                thread.unpark();
+            }
+        }
+        let mut threads = self.threads.lock().unwrap_or_else(|held| held.into_inner());
+        for thread in threads.drain(..) {
+            // An instance catches its panics; one that got through has already been printed.
+            let _ = thread.join();
+        }
+        // A request that slipped in while the instances ended gets its answer here.
+        while let Some(work) = self.shared.intake.pop() {
+            let _ = work.answer.send(Err(QueueError::Closed));
+        }
+    }
+}
+
+impl Drop for ModelQueue {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// A request that is still being read; see [`ModelQueue::announce`].
+pub struct Arriving(Arc<ModelQueue>);
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        let shared = &self.0.shared;
+        let was_last = shared.arriving.fetch_sub(1, Ordering::Relaxed) == 1;
+        // An instance may be holding a batch open for this one.
+        if was_last && shared.waiting.load(Ordering::Relaxed) > 0 {
+            shared.wake_one();
+        }
+    }
+}
+
+/// The size of a request's inputs in bytes.
+pub(crate) fn input_bytes(inputs: &BoundInputs) -> usize {
+    inputs.iter().flatten().map(outhaul_types::Tensor::byte_size).sum()
+}

@@ -1,0 +1,303 @@
+//! The queue with a scripted engine: every run waits until the test lets it go on, so nothing here
+//! depends on timing.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use outhaul_engine::{LoadError, LoadedModel, RunError, Session};
+use outhaul_monitor::ModelMetrics;
+use outhaul_scheduler::{Answer, ModelQueue, QueueConfig, QueueError, Rule};
+use outhaul_types::{BoundInputs, Classify, Deadline, ErrorKind, Tensor, Tensors};
+
+/// What a scripted run does with its inputs.
+type Script = fn(&[f32]) -> Result<Vec<f32>, RunError>;
+
+/// A model whose runs report their rows and then wait for a permit.
+struct Scripted {
+    script: Script,
+    started: Sender<usize>,
+    permits: Arc<Mutex<Receiver<()>>>,
+}
+
+struct ScriptedSession {
+    script: Script,
+    started: Sender<usize>,
+    permits: Arc<Mutex<Receiver<()>>>,
+}
+
+impl LoadedModel for Scripted {
+    fn engine(&self) -> &'static str {
+        "scripted"
+    }
+
+    fn session(&self) -> Result<Box<dyn Session>, LoadError> {
+        Ok(Box::new(ScriptedSession {
+            script: self.script,
+            started: self.started.clone(),
+            permits: Arc::clone(&self.permits),
+        }))
+    }
+}
+
+impl Session for ScriptedSession {
+    fn run(&mut self, inputs: &BoundInputs) -> Result<Tensors, RunError> {
+        let input = inputs[0].as_ref().expect("the input is given");
+        let rows = input.shape().rows().expect("the input has rows");
+        self.started.send(rows).expect("the test listens");
+        let permit = self.permits.lock().expect("no test panics with the lock").recv();
+        permit.expect("the test gives permits");
+        let elements = input.elements_of::<f32>().expect("FP32");
+        let outputs = (self.script)(&elements)?;
+        let shape = [outputs.len(), 1];
+        Ok([Tensor::from_vec(shape, outputs).expect("one column")].into_iter().collect())
+    }
+}
+
+struct Rig {
+    queue: Arc<ModelQueue>,
+    started: Receiver<usize>,
+    permits: Sender<()>,
+}
+
+impl Rig {
+    fn new(script: Script, config: QueueConfig) -> Self {
+        let (started, started_here) = channel();
+        let (permits_here, permits) = channel();
+        let permits = Arc::new(Mutex::new(permits));
+        let model = Arc::new(Scripted { script, started, permits });
+        let metrics = Arc::<ModelMetrics>::default();
+        let queue = ModelQueue::spawn("scripted", model, config, metrics).unwrap();
+        Rig { queue: Arc::new(queue), started: started_here, permits: permits_here }
+    }
+
+    /// Submits a request and returns once it is queued.
+    fn submit(&self, elements: &[f32]) -> tokio::task::JoinHandle<Result<Answer, QueueError>> {
+        self.submit_until(elements, None)
+    }
+
+    fn submit_until(
+        &self,
+        elements: &[f32],
+        deadline: Option<Deadline>,
+    ) -> tokio::task::JoinHandle<Result<Answer, QueueError>> {
+        let queue = Arc::clone(&self.queue);
+        let inputs = inputs(elements);
+        let rows = elements.len();
+        tokio::spawn(async move { queue.infer(inputs, rows, deadline).await })
+    }
+
+    /// The rows of the next run that starts.
+    async fn next_run(&self) -> usize {
+        loop {
+            match self.started.try_recv() {
+                Ok(rows) => return rows,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    /// Waits until this many requests wait in the queue.
+    async fn until_waiting(&self, count: usize) {
+        while self.queue.waiting() != count {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn inputs(elements: &[f32]) -> BoundInputs {
+    let tensor = Tensor::from_vec([elements.len(), 1], elements.to_vec()).unwrap();
+    [Some(tensor)].into_iter().collect()
+}
+
+fn config(instances: usize) -> QueueConfig {
+    let rule = Rule { max_rows: 8, max_delay: Duration::from_millis(2) };
+    QueueConfig { capacity: 16, rule, instances }
+}
+
+fn double(elements: &[f32]) -> Result<Vec<f32>, RunError> {
+    Ok(elements.iter().map(|element| element * 2.0).collect())
+}
+
+fn elements(answer: &Answer) -> Vec<f32> {
+    answer.outputs[0].elements_of::<f32>().unwrap().into_owned()
+}
+
+#[tokio::test]
+async fn what_waits_runs_together_and_each_gets_its_own_answer() {
+    let rig = Rig::new(double, config(1));
+    let first = rig.submit(&[1.0]);
+    assert_eq!(rig.next_run().await, 1, "an idle instance runs the first at once");
+    let second = rig.submit(&[2.0, 3.0]);
+    rig.until_waiting(1).await;
+    let third = rig.submit(&[4.0]);
+    rig.until_waiting(2).await;
+    rig.permits.send(()).unwrap();
+    assert_eq!(rig.next_run().await, 3, "what came meanwhile is one batch");
+    rig.permits.send(()).unwrap();
+    assert_eq!(elements(&first.await.unwrap().unwrap()), [2.0]);
+    let second = second.await.unwrap().unwrap();
+    assert_eq!(elements(&second), [4.0, 6.0]);
+    assert_eq!(second.timings.batch_rows, 3);
+    assert_eq!(elements(&third.await.unwrap().unwrap()), [8.0]);
+}
+
+#[tokio::test]
+async fn two_idle_instances_both_work() {
+    let rig = Rig::new(double, config(2));
+    let first = rig.submit(&[1.0]);
+    assert_eq!(rig.next_run().await, 1);
+    let second = rig.submit(&[2.0]);
+    assert_eq!(rig.next_run().await, 1, "the second instance does not wait for the first");
+    rig.permits.send(()).unwrap();
+    rig.permits.send(()).unwrap();
+    assert!(first.await.unwrap().is_ok() && second.await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_at_once() {
+    let rig = Rig::new(double, QueueConfig { capacity: 2, ..config(1) });
+    let running = rig.submit(&[1.0]);
+    rig.next_run().await;
+    let waiting = [rig.submit(&[2.0]), rig.submit(&[3.0])];
+    rig.until_waiting(2).await;
+    let refused = rig.submit(&[4.0]).await.unwrap().unwrap_err();
+    assert!(matches!(refused, QueueError::Full { capacity: 2 }));
+    assert_eq!(refused.kind(), ErrorKind::Overloaded);
+    rig.permits.send(()).unwrap();
+    rig.next_run().await;
+    rig.permits.send(()).unwrap();
+    assert!(running.await.unwrap().is_ok());
+    for answer in waiting {
+        assert!(answer.await.unwrap().is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_is_not_run_and_frees_its_place() {
+    let rig = Rig::new(double, QueueConfig { capacity: 1, ..config(1) });
+    let running = rig.submit(&[1.0]);
+    rig.next_run().await;
+    let leaving = rig.submit(&[2.0]);
+    rig.until_waiting(1).await;
+    leaving.abort();
+    assert!(leaving.await.unwrap_err().is_cancelled());
+    let staying = rig.submit(&[3.0, 4.0]);
+    rig.until_waiting(1).await;
+    rig.permits.send(()).unwrap();
+    assert_eq!(rig.next_run().await, 2, "the next run is the one that stayed");
+    rig.permits.send(()).unwrap();
+    assert!(running.await.unwrap().is_ok());
+    assert_eq!(elements(&staying.await.unwrap().unwrap()), [6.0, 8.0]);
+}
+
+#[tokio::test]
+async fn expired_work_is_dropped_before_compute() {
+    let rig = Rig::new(double, config(1));
+    let running = rig.submit(&[1.0]);
+    rig.next_run().await;
+    let expired = rig.submit_until(&[2.0], Some(Deadline(Instant::now())));
+    let error = expired.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+    let later = rig.submit(&[3.0, 4.0]);
+    rig.until_waiting(2).await;
+    rig.permits.send(()).unwrap();
+    assert_eq!(rig.next_run().await, 2, "the expired request is not in the batch");
+    rig.permits.send(()).unwrap();
+    assert!(running.await.unwrap().is_ok() && later.await.unwrap().is_ok());
+}
+
+fn fails_on_nan(elements: &[f32]) -> Result<Vec<f32>, RunError> {
+    match elements.iter().any(|element| element.is_nan()) {
+        true => Err(RunError::BadInput { reason: "NaN".to_owned() }),
+        false => double(elements),
+    }
+}
+
+#[tokio::test]
+async fn one_bad_request_does_not_spoil_its_batch() {
+    let rig = Rig::new(fails_on_nan, config(1));
+    let running = rig.submit(&[1.0]);
+    rig.next_run().await;
+    let bad = rig.submit(&[f32::NAN]);
+    rig.until_waiting(1).await;
+    let good = rig.submit(&[5.0]);
+    rig.until_waiting(2).await;
+    for _ in 0..4 {
+        rig.permits.send(()).unwrap();
+    }
+    assert!(running.await.unwrap().is_ok());
+    assert_eq!(bad.await.unwrap().unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(elements(&good.await.unwrap().unwrap()), [10.0]);
+}
+
+fn panics_on_nan(elements: &[f32]) -> Result<Vec<f32>, RunError> {
+    assert!(!elements.iter().any(|element| element.is_nan()), "scripted panic");
+    double(elements)
+}
+
+#[tokio::test]
+async fn a_panic_fails_its_own_batch_and_the_instance_lives_on() {
+    let rig = Rig::new(panics_on_nan, config(1));
+    for _ in 0..2 {
+        rig.permits.send(()).unwrap();
+        let error = rig.submit(&[f32::NAN]).await.unwrap().unwrap_err();
+        assert!(matches!(&error, QueueError::Panicked { message } if message == "scripted panic"));
+        assert_eq!(error.kind(), ErrorKind::EngineFailed);
+        assert!(!error.client_message().contains("scripted"), "internals stay inside");
+        rig.permits.send(()).unwrap();
+        assert_eq!(elements(&rig.submit(&[1.0]).await.unwrap().unwrap()), [2.0]);
+    }
+}
+
+fn drops_a_row(elements: &[f32]) -> Result<Vec<f32>, RunError> {
+    Ok(elements[..elements.len().min(1)].to_vec())
+}
+
+#[tokio::test]
+async fn a_batch_that_cannot_be_parted_is_run_one_by_one() {
+    let rig = Rig::new(drops_a_row, config(1));
+    let running = rig.submit(&[1.0]);
+    rig.next_run().await;
+    let waiting = [rig.submit(&[2.0]), rig.submit(&[3.0])];
+    rig.until_waiting(2).await;
+    for _ in 0..4 {
+        rig.permits.send(()).unwrap();
+    }
+    assert!(running.await.unwrap().is_ok());
+    let mut answers = Vec::new();
+    for answer in waiting {
+        answers.extend(elements(&answer.await.unwrap().unwrap()));
+    }
+    assert_eq!(answers, [2.0, 3.0]);
+}
+
+#[tokio::test]
+async fn a_cheap_model_skips_the_hop_once_it_has_proved_cheap() {
+    let rig = Rig::new(double, config(1));
+    let mut inline = false;
+    for _ in 0..1000 {
+        rig.permits.send(()).unwrap();
+        let timings = rig.submit(&[1.0]).await.unwrap().unwrap().timings;
+        inline |= timings.queue.is_zero();
+    }
+    assert!(inline, "a model of a microsecond never skipped the hop in 1000 runs");
+}
+
+#[tokio::test]
+async fn closing_answers_what_waits_and_refuses_what_comes() {
+    let rig = Rig::new(double, config(1));
+    let waiting: Vec<_> = (0..4).map(|value| rig.submit(&[value as f32])).collect();
+    rig.next_run().await;
+    for _ in 0..8 {
+        rig.permits.send(()).unwrap();
+    }
+    let queue = Arc::clone(&rig.queue);
+    tokio::task::spawn_blocking(move || queue.close()).await.unwrap();
+    for answer in waiting {
+        let answered = answer.await.unwrap();
+        assert!(matches!(answered, Ok(_) | Err(QueueError::Closed)), "{answered:?}");
+    }
+    assert!(matches!(rig.submit(&[1.0, 2.0]).await.unwrap(), Err(QueueError::Closed)));
+}

@@ -1,0 +1,69 @@
+//! From what the router knows of models to what the contracts write.
+
+use std::time::Duration;
+
+use outhaul_monitor::{DurationCount, ModelStatistics as Counted};
+use outhaul_protocol::describe::{
+    BatchStatistics, DurationStatistic, ModelConfig, ModelStatistics, ServerMetadata,
+};
+use outhaul_protocol::oip;
+use outhaul_router::ModelDescription;
+use outhaul_types::{ModelName, ModelVersion};
+
+/// What the server says of itself.
+pub(crate) const SERVER: ServerMetadata<'static> = ServerMetadata {
+    name: "outhaul",
+    version: env!("CARGO_PKG_VERSION"),
+    extensions: &oip::EXTENSIONS,
+};
+
+/// Returns the protocol's word for kind of file and engine.
+pub(crate) fn platform(model: &ModelDescription) -> String {
+    format!("{}_onnx", model.engine)
+}
+
+/// Returns how a model is run, in the words of Triton's configuration.
+pub(crate) fn config<'a>(model: &'a ModelDescription, platform: &'a str) -> ModelConfig<'a> {
+    ModelConfig {
+        name: model.name.as_str(),
+        platform,
+        backend: model.engine,
+        max_rows: (model.max_rows > 1).then_some(model.max_rows),
+        // An idle instance never holds a batch open for requests that have not arrived.
+        max_delay: Duration::ZERO,
+        instances: model.instances,
+        signature: &model.signature,
+    }
+}
+
+/// Returns a version's numbers.
+pub(crate) fn statistics(
+    name: &ModelName,
+    version: ModelVersion,
+    counted: &Counted,
+) -> ModelStatistics {
+    let batches = counted.batches.iter().map(|&(rows, compute)| BatchStatistics {
+        rows,
+        compute_infer: duration(compute),
+        ..BatchStatistics::default()
+    });
+    ModelStatistics {
+        name: name.to_string(),
+        version: version.to_string(),
+        last_inference: counted.last_inference_ms,
+        inference_count: counted.inference_count,
+        execution_count: counted.execution_count,
+        success: duration(counted.success),
+        fail: duration(counted.fail),
+        queue: duration(counted.queue),
+        compute_input: duration(counted.compute_input),
+        compute_infer: duration(counted.compute_infer),
+        compute_output: duration(counted.compute_output),
+        batches: batches.collect(),
+        ..ModelStatistics::default()
+    }
+}
+
+fn duration(counted: DurationCount) -> DurationStatistic {
+    DurationStatistic { count: counted.count, ns: counted.ns }
+}

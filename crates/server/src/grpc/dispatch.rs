@@ -1,0 +1,195 @@
+//! From an HTTP/2 request to the service that it names.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::{Frame, SizeHint};
+use outhaul_protocol::grpc::FILE_DESCRIPTOR_SET;
+use outhaul_protocol::grpc::pb::grpc_inference_service_server::{
+    GrpcInferenceServiceServer, SERVICE_NAME,
+};
+use tokio::time::Sleep;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::codec::CompressionEncoding;
+use tonic::service::Routes;
+use tonic::{Code, Status};
+use tonic_health::pb::health_server::HealthServer;
+use tower::Service as _;
+
+use super::health::HealthService;
+use super::service::Inference;
+use super::{CONTRACT, GrpcConfig};
+use crate::App;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The algorithms that messages may be compressed with, either way.
+const COMPRESSIONS: [(&str, CompressionEncoding); 3] = [
+    ("gzip", CompressionEncoding::Gzip),
+    ("deflate", CompressionEncoding::Deflate),
+    ("zstd", CompressionEncoding::Zstd),
+];
+
+/// All gRPC services of one server. Cheap to clone; serves any number of connections.
+#[derive(Clone)]
+pub struct GrpcService {
+    inference: GrpcInferenceServiceServer<Inference>,
+    /// Health and reflection. Calls to them are rare, so they may cost a search.
+    others: Routes,
+    app: Arc<App>,
+    read_timeout: Duration,
+}
+
+/// Makes the services. `drain` is to be cancelled when the server shuts down, after
+/// [`App::start_draining`]: streams end then, once what they have received is answered.
+pub fn service(app: Arc<App>, config: &GrpcConfig, drain: CancellationToken) -> GrpcService {
+    let inference = Inference {
+        app: Arc::clone(&app),
+        max_stream_requests: config.max_stream_requests.max(1),
+        drain: drain.clone(),
+    };
+    let inference = COMPRESSIONS.into_iter().fold(
+        GrpcInferenceServiceServer::new(inference)
+            .max_decoding_message_size(config.max_message_bytes),
+        |server, (_, encoding)| server.accept_compressed(encoding),
+    );
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let others = Routes::new(HealthServer::new(HealthService { app: Arc::clone(&app), drain }))
+        .add_service(reflection().build_v1().expect("descriptors from the build are valid"))
+        .add_service(reflection().build_v1alpha().expect("descriptors from the build are valid"))
+        .prepare();
+    GrpcService { inference, others, app, read_timeout: config.read_timeout }
+}
+
+impl<B> hyper::service::Service<Request<B>> for GrpcService
+where
+    B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<BoxError> + Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Call;
+
+    fn call(&self, request: Request<B>) -> Call {
+        let method = request.uri().path().strip_prefix('/').and_then(|path| {
+            let method = path.strip_prefix(SERVICE_NAME)?;
+            method.strip_prefix('/')
+        });
+        let Some(method) = method else {
+            let mut others = self.others.clone();
+            return Call { answer: Box::pin(others.call(request)), unfinished: None };
+        };
+        let started = Instant::now();
+        let mut inference = self.inference.clone();
+        if let Some(encoding) = compression(request.headers()) {
+            inference = inference.send_compressed(encoding);
+        }
+        let answer = if method == "ModelStreamInfer" {
+            inference.call(request)
+        } else {
+            let limit = self.read_timeout;
+            inference.call(request.map(|body| TimedBody { body, limit, timer: None }))
+        };
+        let unfinished = Unfinished { started, app: Arc::clone(&self.app) };
+        Call { answer, unfinished: Some(unfinished) }
+    }
+}
+
+/// Returns the algorithm that a request is compressed with; its answer is to be compressed alike.
+fn compression(headers: &HeaderMap) -> Option<CompressionEncoding> {
+    let name = headers.get("grpc-encoding")?.as_bytes();
+    COMPRESSIONS.iter().find(|(known, _)| known.as_bytes() == name).map(|(_, encoding)| *encoding)
+}
+
+/// A call being answered.
+pub struct Call {
+    answer: Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>,
+    /// Set until the answer is there.
+    unfinished: Option<Unfinished>,
+}
+
+impl Future for Call {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(self.answer.as_mut().poll(context));
+        if let (Some(unfinished), Ok(response)) = (self.unfinished.take(), &answer) {
+            // A status among the headers is that of a failed call: those never reach the point where
+            // calls that succeed are counted.
+            if let Some(status) = response.headers().get(Status::GRPC_STATUS) {
+                unfinished.record(Code::from_bytes(status.as_bytes()));
+            }
+        }
+        Poll::Ready(answer)
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if let Some(unfinished) = self.unfinished.take() {
+            unfinished.record(Code::Cancelled);
+        }
+    }
+}
+
+/// A call that has no answer yet.
+struct Unfinished {
+    started: Instant,
+    app: Arc<App>,
+}
+
+impl Unfinished {
+    fn record(self, code: Code) {
+        let total = self.started.elapsed();
+        self.app.server_metrics().record_call(CONTRACT, code as u16, total, 0, 0);
+    }
+}
+
+/// A message being received, which has to be whole in time.
+struct TimedBody<B> {
+    body: B,
+    limit: Duration,
+    /// Started when the body first has to be waited for: most messages are there at once.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<B> http_body::Body for TimedBody<B>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError> + Send,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let limit = self.limit;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(timer.as_mut().poll(context));
+        let late = format!("the message did not arrive within {limit:?}");
+        Poll::Ready(Some(Err(Status::deadline_exceeded(late).into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,73 @@
+//! The gRPC listener: the Open Inference Protocol, health and reflection.
+//!
+//! The way of a call: [`listener`](serve) accepts the connection and speaks HTTP/2 on it;
+//! [`GrpcService`] sends the call to the inference service, or to health and reflection; the
+//! inference service reads what surrounds the request (deadline, trace, id), decodes the message,
+//! asks [`Router::infer`], and encodes the answer.
+//!
+//! Invariants: a call that its client gives up, or whose connection ends, drops the router's future,
+//! so work that still waits is never run. Answers on one stream keep the order of its requests. What
+//! a caller did wrong is never `INTERNAL` or `UNKNOWN`, but for frames that break gRPC itself, where
+//! its specification asks for `INTERNAL`.
+//!
+//! This does not use tonic's server loop: it would put six layers around each call, and cannot end
+//! connections that outlive a drain. An answer is compressed where its request was, with the same
+//! algorithm; Python's clients list every algorithm they know as acceptable, so listing one is not
+//! asking for it.
+
+mod answer;
+mod context;
+mod dispatch;
+mod health;
+mod listener;
+mod service;
+
+use std::time::Duration;
+
+#[cfg(doc)]
+use outhaul_router::Router;
+
+pub use dispatch::{GrpcService, service};
+pub use listener::{DrainError, serve};
+
+/// The contract's name in the metrics.
+const CONTRACT: &str = "oip_grpc";
+
+/// How the gRPC listener behaves. Every field has a default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrpcConfig {
+    /// The most bytes of one message received, after decompression. Default: 64 MiB.
+    pub max_message_bytes: usize,
+    /// Connections open at once; further ones wait in the operating system's queue. Default: 4096.
+    pub max_connections: usize,
+    /// Calls in flight at once on one connection; a client holds further ones back. Default: 1024.
+    pub max_calls: u32,
+    /// Requests of one `ModelStreamInfer` stream answered at once. Default: 32.
+    pub max_stream_requests: usize,
+    /// The longest that the message of a call may take to arrive once its headers are there, and a
+    /// connection to say something at all. Messages of a stream may take as long as they like.
+    /// Default: 60 s.
+    pub read_timeout: Duration,
+    /// How long a connection may be silent before it is asked whether it is still there.
+    /// Default: 30 s.
+    pub keepalive_interval: Duration,
+    /// How long it has to answer that. Default: 20 s.
+    pub keepalive_timeout: Duration,
+    /// How long calls in flight may take to finish after the shutdown began. Default: 30 s.
+    pub drain: Duration,
+}
+
+impl Default for GrpcConfig {
+    fn default() -> Self {
+        GrpcConfig {
+            max_message_bytes: 64 << 20,
+            max_connections: 4096,
+            max_calls: 1024,
+            max_stream_requests: 32,
+            read_timeout: Duration::from_secs(60),
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(20),
+            drain: Duration::from_secs(30),
+        }
+    }
+}

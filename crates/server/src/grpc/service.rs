@@ -1,0 +1,271 @@
+//! The methods of `inference.GRPCInferenceService`.
+
+use std::future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::stream::{self, Stream, StreamExt};
+use outhaul_protocol::describe::{self as facts, RepositoryEntry};
+use outhaul_protocol::grpc::pb::grpc_inference_service_server::GrpcInferenceService;
+use outhaul_protocol::grpc::pb::infer_parameter::ParameterChoice;
+use outhaul_protocol::grpc::pb::*;
+use outhaul_protocol::grpc::{self, encode_error};
+use outhaul_router::{ModelDescription, Router, RouterError};
+use outhaul_types::{Classify, ErrorKind, VersionChoice};
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::CONTRACT;
+use super::answer::infer;
+use super::context::{Caller, REQUEST_ID};
+use crate::App;
+use crate::describe::{self, SERVER};
+
+/// Answers the methods.
+pub(super) struct Inference {
+    pub(super) app: Arc<App>,
+    pub(super) max_stream_requests: usize,
+    /// Cancelled when the server shuts down: streams end then, after what they have received is
+    /// answered.
+    pub(super) drain: CancellationToken,
+}
+
+impl Inference {
+    fn router(&self) -> &Router {
+        self.app.router()
+    }
+
+    fn caller(&self, metadata: &MetadataMap) -> Result<Caller, Status> {
+        Caller::read(metadata, Instant::now(), || self.app.next_request_id())
+    }
+
+    fn describe(&self, name: &str, version: &str) -> Result<Arc<ModelDescription>, Status> {
+        self.router().describe(name, version_choice(version)?).map_err(told)
+    }
+}
+
+#[tonic::async_trait]
+impl GrpcInferenceService for Inference {
+    async fn server_live(
+        &self,
+        _: Request<ServerLiveRequest>,
+    ) -> Result<Response<ServerLiveResponse>, Status> {
+        Ok(Response::new(ServerLiveResponse { live: true }))
+    }
+
+    async fn server_ready(
+        &self,
+        _: Request<ServerReadyRequest>,
+    ) -> Result<Response<ServerReadyResponse>, Status> {
+        let ready = self.app.is_ready();
+        Ok(Response::new(ServerReadyResponse { ready }))
+    }
+
+    async fn model_ready(
+        &self,
+        request: Request<ModelReadyRequest>,
+    ) -> Result<Response<ModelReadyResponse>, Status> {
+        let ModelReadyRequest { name, version } = request.into_inner();
+        let ready = match self.router().describe(&name, version_choice(&version)?) {
+            Ok(_) => true,
+            Err(error) => match error.kind() {
+                ErrorKind::NotFound | ErrorKind::NotReady => false,
+                _ => return Err(told(error)),
+            },
+        };
+        Ok(Response::new(ModelReadyResponse { ready }))
+    }
+
+    async fn server_metadata(
+        &self,
+        _: Request<ServerMetadataRequest>,
+    ) -> Result<Response<ServerMetadataResponse>, Status> {
+        Ok(Response::new(grpc::server_metadata(&SERVER)))
+    }
+
+    async fn model_metadata(
+        &self,
+        request: Request<ModelMetadataRequest>,
+    ) -> Result<Response<ModelMetadataResponse>, Status> {
+        let ModelMetadataRequest { name, version } = request.into_inner();
+        let description = self.describe(&name, &version)?;
+        Ok(Response::new(grpc::model_metadata(&facts::ModelMetadata {
+            name: description.name.as_str(),
+            versions: &self.router().versions(&name).map_err(told)?,
+            platform: &describe::platform(&description),
+            signature: &description.signature,
+            properties: &properties(&description),
+        })))
+    }
+
+    async fn model_infer(
+        &self,
+        request: Request<ModelInferRequest>,
+    ) -> Result<Response<ModelInferResponse>, Status> {
+        let caller = self.caller(request.metadata())?;
+        let route = "inference.GRPCInferenceService/ModelInfer";
+        match infer(&self.app, request.into_inner(), &caller, route).await {
+            Ok(message) => {
+                let mut response = Response::new(message);
+                if caller.gave_id {
+                    name_request(response.metadata_mut(), &caller);
+                }
+                Ok(response)
+            }
+            Err(mut status) => {
+                name_request(status.metadata_mut(), &caller);
+                Err(status)
+            }
+        }
+    }
+
+    type ModelStreamInferStream =
+        Pin<Box<dyn Stream<Item = Result<ModelStreamInferResponse, Status>> + Send>>;
+
+    async fn model_stream_infer(
+        &self,
+        request: Request<Streaming<ModelInferRequest>>,
+    ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
+        let caller = Arc::new(self.caller(request.metadata())?);
+        let app = Arc::clone(&self.app);
+        let answers = request
+            .into_inner()
+            .take_until(self.drain.clone().cancelled_owned())
+            .map(move |message| {
+                let (app, caller) = (Arc::clone(&app), Arc::clone(&caller));
+                async move {
+                    match message {
+                        Ok(message) => Ok(answer_in_stream(&app, message, &caller).await),
+                        // The stream is broken; tonic ends it here.
+                        Err(status) => Err(status),
+                    }
+                }
+            })
+            .buffered(self.max_stream_requests);
+        let drain = self.drain.clone();
+        let farewell = stream::once(async move {
+            drain.is_cancelled().then(|| Err(Status::unavailable("the server is shutting down")))
+        });
+        let answers = answers.chain(farewell.filter_map(future::ready));
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<ModelConfigRequest>,
+    ) -> Result<Response<ModelConfigResponse>, Status> {
+        let ModelConfigRequest { name, version } = request.into_inner();
+        let description = self.describe(&name, &version)?;
+        let platform = describe::platform(&description);
+        let config = describe::config(&description, &platform);
+        Ok(Response::new(grpc::model_config(&config, &properties(&description))))
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<ModelStatisticsRequest>,
+    ) -> Result<Response<ModelStatisticsResponse>, Status> {
+        let ModelStatisticsRequest { name, version } = request.into_inner();
+        let model = (!name.is_empty()).then_some(name.as_str());
+        let numbers = self.router().statistics(model, version_choice(&version)?).map_err(told)?;
+        let statistics = numbers
+            .iter()
+            .map(|(name, version, numbers)| describe::statistics(name, *version, numbers));
+        Ok(Response::new(grpc::model_statistics(statistics)))
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<RepositoryIndexRequest>,
+    ) -> Result<Response<RepositoryIndexResponse>, Status> {
+        let RepositoryIndexRequest { repository_name, ready } = request.into_inner();
+        if !repository_name.is_empty() {
+            return Err(Status::invalid_argument("'repository_name' must be empty: there is one"));
+        }
+        let models = self.router().models();
+        let versions: Vec<String> =
+            models.iter().map(|status| status.version.to_string()).collect();
+        let entries = models.iter().zip(&versions).map(|(status, version)| RepositoryEntry {
+            name: status.name.as_str(),
+            version,
+            ready: status.ready.is_some(),
+            reason: &status.reason,
+        });
+        let wanted = entries.filter(|entry| entry.ready || !ready);
+        Ok(Response::new(grpc::repository_index(wanted)))
+    }
+
+    async fn repository_model_load(
+        &self,
+        _: Request<RepositoryModelLoadRequest>,
+    ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
+        Err(no_repository_control())
+    }
+
+    async fn repository_model_unload(
+        &self,
+        _: Request<RepositoryModelUnloadRequest>,
+    ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
+        Err(no_repository_control())
+    }
+}
+
+/// Answers one message of a stream. A failure is an answer too: it does not end the stream.
+async fn answer_in_stream(
+    app: &App,
+    message: ModelInferRequest,
+    caller: &Caller,
+) -> ModelStreamInferResponse {
+    let started = Instant::now();
+    let (model, id) = (message.model_name.clone(), message.id.clone());
+    let route = "inference.GRPCInferenceService/ModelStreamInfer";
+    match infer(app, message, caller, route).await {
+        Ok(mut response) => {
+            // Triton's clients wait for this where a model may answer more than once.
+            let last = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
+            response.parameters.insert("triton_final_response".to_owned(), last);
+            let error_message = String::new();
+            ModelStreamInferResponse { error_message, infer_response: Some(response) }
+        }
+        Err(status) => {
+            let code = status.code() as u16;
+            app.server_metrics().record_call(CONTRACT, code, started.elapsed(), 0, 0);
+            encode_error(model, id, status.message().to_owned())
+        }
+    }
+}
+
+fn name_request(metadata: &mut MetadataMap, caller: &Caller) {
+    // An id that came as a header is one; those made here are plain text.
+    if let Ok(id) = MetadataValue::try_from(caller.context.id.as_str()) {
+        metadata.insert(REQUEST_ID, id);
+    }
+}
+
+/// Returns the facts that the protocol has no field for.
+fn properties(model: &ModelDescription) -> [(&str, &str); 3] {
+    [
+        ("batching", model.batching.as_str()),
+        ("batching_reason", model.batching.reason()),
+        ("engine_reason", &model.engine_reason),
+    ]
+}
+
+fn version_choice(version: &str) -> Result<VersionChoice, Status> {
+    version
+        .parse()
+        .map_err(|error: outhaul_types::InvalidVersion| Status::invalid_argument(error.to_string()))
+}
+
+fn told(error: RouterError) -> Status {
+    grpc::status(&error, None)
+}
+
+fn no_repository_control() -> Status {
+    Status::unimplemented(
+        "models cannot be loaded or unloaded over gRPC: this server loads what lies in its model \
+         folder when it starts",
+    )
+}

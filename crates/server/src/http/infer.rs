@@ -1,0 +1,240 @@
+//! One prediction: head, body, decoding, answer, encoding.
+//!
+//! This is the path that every microsecond counts on. A small request in the form that comes over one
+//! connection after the other allocates for its tensors, its answer and the headers, and takes no
+//! lock of the listener's. Work that would hold up other connections (decoding, encoding and
+//! compressing beyond [`HEAVY`] bytes) goes to a thread of its own.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http_body::Body;
+use outhaul_monitor::trace::{RequestSpan, SpanStatus};
+use outhaul_protocol::http_status;
+use outhaul_protocol::oip::{self, DecodedInfer, EncodedInfer, Target};
+use outhaul_types::{Classify, InferResponse, Name, Timings};
+
+use super::Shared;
+use super::answer::{Answer, Failure, Interrupted, json};
+use super::coding::{self, Coding};
+use super::{body, headers};
+use crate::App;
+
+/// The name under which calls are counted and logged.
+pub(super) const CONTRACT: &str = "oip_rest";
+
+/// Bytes whose decoding or encoding takes so long (half a millisecond and more) that it leaves the
+/// threads that serve connections.
+const HEAVY: usize = 256 << 10;
+
+const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+/// What is known of a request when its answer is ready, for metrics, logs and traces.
+struct Seen {
+    started: Instant,
+    id: Name,
+    model: Name,
+    request_bytes: usize,
+    version: Option<u64>,
+    timings: Option<Timings>,
+}
+
+/// Answers one prediction. `target` is what its path names.
+pub(super) async fn infer<B>(
+    shared: &Shared,
+    target: Result<Target, Failure>,
+    request: Request<B>,
+) -> Answer
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let app = &*shared.app;
+    let (head, body) = request.into_parts();
+    let (id, id_header) = headers::request_id(&head.headers, app);
+    let mut seen = Seen {
+        started: Instant::now(),
+        id,
+        model: target.as_ref().map(|target| target.model.clone()).unwrap_or_default(),
+        request_bytes: 0,
+        version: None,
+        timings: None,
+    };
+    let answer = predict(shared, target, &head.headers, body, &mut seen).await;
+    let mut answer = answer.unwrap_or_else(Failure::into_answer);
+    answer.headers_mut().insert(headers::REQUEST_ID, id_header);
+    let status = answer.status().as_u16();
+    let sent = answer.body().known_length();
+    tell(app, &seen, &head.headers, status, sent);
+    answer
+}
+
+async fn predict<B>(
+    shared: &Shared,
+    target: Result<Target, Failure>,
+    head: &HeaderMap,
+    body: B,
+    seen: &mut Seen,
+) -> Result<Answer, Failure>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let (app, config) = (&*shared.app, &shared.config);
+    let target = target?;
+    let context = headers::context(head, seen.id.clone(), seen.started, config)?;
+    let json_length = headers::json_length(head)?;
+    let packed = coding::of_request(head)?;
+    let announce = || app.router().announce(&target.model, target.version);
+    let body = body::read(body, config, announce).await?;
+    seen.request_bytes = body.len();
+    let body = match packed {
+        None => body,
+        Some(coding) => unpack(app, &seen.id, coding, body, config.max_body_bytes).await?,
+    };
+
+    let limits = app.config().decode_limits.clone();
+    // Binary data behind the JSON is shared, not read.
+    let work = json_length.unwrap_or(body.len());
+    let decode = move || oip::decode_infer(body, json_length, target, &limits);
+    let decoded = off_thread(app, &seen.id, work, "decoding", decode).await?;
+    let DecodedInfer { request, format } = decoded.map_err(|error| Failure::of(&error))?;
+
+    let response = app
+        .router()
+        .infer(request, &context)
+        .await
+        .map_err(|error| failure(app, &seen.id, &error))?;
+    seen.version = Some(response.version.0);
+    seen.timings = Some(response.timings);
+
+    let work = output_bytes(&response);
+    let encode = move || oip::encode_infer(&response, &format);
+    let encoded = off_thread(app, &seen.id, work, "encoding", encode).await?;
+    let encoded = encoded.map_err(|error| Failure::of(&error))?;
+    write(shared, &seen.id, head, encoded).await
+}
+
+/// Returns the failure for the client, having logged it where the caller is not to blame.
+pub(super) fn failure(app: &App, id: &str, error: &impl Classify) -> Failure {
+    if http_status(error.kind()) >= 500 {
+        app.log_failure(CONTRACT, id, error);
+    }
+    Failure::of(error)
+}
+
+async fn write(
+    shared: &Shared,
+    id: &Name,
+    head: &HeaderMap,
+    encoded: EncodedInfer,
+) -> Result<Answer, Failure> {
+    let EncodedInfer { json_length, body } = encoded;
+    let coding = match body.len() >= shared.config.min_compressed_bytes {
+        true => coding::of_answer(head),
+        false => None,
+    };
+    let body = match coding {
+        None => body,
+        Some(coding) => pack(&shared.app, id, coding, body).await?,
+    };
+    let mut answer = json(StatusCode::OK, body);
+    let headers = answer.headers_mut();
+    if let Some(length) = json_length {
+        headers.insert(headers::JSON_LENGTH, length.into());
+        headers.insert(CONTENT_TYPE, OCTETS);
+    }
+    if let Some(coding) = coding {
+        headers.insert(CONTENT_ENCODING, coding.header());
+    }
+    Ok(answer)
+}
+
+/// Decompresses a body. It is tried at once as long as it stays small, since its packed size says
+/// nothing of what it holds.
+pub(super) async fn unpack(
+    app: &App,
+    id: &str,
+    coding: Coding,
+    body: Bytes,
+    limit: usize,
+) -> Result<Bytes, Failure> {
+    let at_once = coding::decompress(coding, &body, limit.min(HEAVY));
+    match at_once {
+        Err(failure) if failure.status == StatusCode::PAYLOAD_TOO_LARGE && limit > HEAVY => {
+            let work = move || coding::decompress(coding, &body, limit);
+            off_thread(app, id, usize::MAX, "decompressing", work).await?
+        }
+        result => result,
+    }
+}
+
+/// Compresses a body.
+pub(super) async fn pack(
+    app: &App,
+    id: &str,
+    coding: Coding,
+    body: Bytes,
+) -> Result<Bytes, Failure> {
+    let bytes = body.len();
+    let work = move || coding::compress(coding, &body);
+    let packed = off_thread(app, id, bytes, "compressing", work).await?;
+    packed.map_err(|_| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error"))
+}
+
+/// Does work here where it handles few bytes, else on a thread that may block.
+async fn off_thread<T: Send + 'static>(
+    app: &App,
+    id: &str,
+    bytes: usize,
+    what: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    if bytes < HEAVY {
+        return Ok(work());
+    }
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|source| failure(app, id, &Interrupted { what, source }))
+}
+
+fn output_bytes(response: &InferResponse) -> usize {
+    response.outputs.iter().map(|output| output.tensor.byte_size()).sum()
+}
+
+fn tell(app: &App, seen: &Seen, head: &HeaderMap, status: u16, sent: usize) {
+    let total = seen.started.elapsed();
+    app.server_metrics().record_call(CONTRACT, status, total, seen.request_bytes, sent);
+    if app.config().log_requests {
+        log(seen, status, sent, total);
+    }
+    if let Some(tracer) = app.monitor().tracer() {
+        tracer.record_request(&RequestSpan {
+            route: "POST /v2/models/{model}/infer",
+            request_id: &seen.id,
+            model: &seen.model,
+            version: seen.version,
+            parent: headers::trace(head),
+            total,
+            timings: seen.timings,
+            status: SpanStatus::Http(status),
+        });
+    }
+}
+
+fn log(seen: &Seen, status: u16, sent: usize, total: Duration) {
+    let microseconds = |duration: Duration| duration.as_micros() as u64;
+    let timings = seen.timings.unwrap_or_default();
+    tracing::info!(
+        contract = CONTRACT,
+        request_id = &*seen.id,
+        model = &*seen.model,
+        version = seen.version,
+        status,
+        request_bytes = seen.request_bytes,
+        response_bytes = sent,
+        total_us = microseconds(total),
+        queue_us = microseconds(timings.queue),
+        compute_us = microseconds(timings.compute),
+        "answered"
+    );
+}

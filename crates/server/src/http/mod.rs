@@ -1,0 +1,85 @@
+//! The Open Inference Protocol over HTTP/1.1 and HTTP/2 without TLS, with health, metrics and a page
+//! beside it.
+//!
+//! Invariant: every failure is answered in the contract's form, `{"error": "..."}`, with a status that
+//! says who has to act, except where HTTP itself is broken: then hyper answers 400 or 431 without a
+//! body, or the connection is closed.
+//!
+//! | Path | |
+//! |---|---|
+//! | `POST /v2/models/M[/versions/V]/infer` | a prediction |
+//! | `GET /v2/models/M[/versions/V]` | metadata; `/ready`, `/config` and `/stats` below it |
+//! | `GET /v2`, `/v2/health/live`, `/v2/health/ready`, `/v2/models/stats` | the server |
+//! | `POST /v2/repository/index` | all versions with their state |
+//! | `GET /metrics` | Prometheus text |
+//! | `GET /` | `{"status":"alive"}`, or a page for browsers |
+//!
+//! Headers of a prediction beyond the protocol's: `x-request-id` (repeated in the answer, made where it
+//! is missing or no token), `traceparent`, `x-request-timeout-ms` (whole milliseconds; the earliest of
+//! it, the request's `timeout` parameter, the listener's and the model's limit counts),
+//! `Content-Encoding` and `Accept-Encoding` (gzip, zstd; deflate only to read). The body decides what
+//! it is, not `Content-Type`.
+//!
+//! The way of a request: [`serve`] accepts it under the limits of [`HttpConfig`], `service` parts
+//! predictions from the rest, `infer` answers them; `routes` answers the rest.
+
+mod answer;
+mod body;
+mod coding;
+mod config;
+mod connection;
+mod headers;
+mod infer;
+mod page;
+mod routes;
+mod service;
+mod watch;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+pub use config::{HttpConfig, InvalidConfig};
+
+use crate::App;
+
+/// What all connections of one listener share.
+struct Shared {
+    app: Arc<App>,
+    config: HttpConfig,
+}
+
+/// Why the listener cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A limit that cannot be kept.
+    #[error("the HTTP listener's configuration is not valid")]
+    Config(#[from] InvalidConfig),
+}
+
+/// Answers HTTP on `listener` until `shutdown` ends, then finishes what is in flight.
+///
+/// On shutdown the server becomes unready and accepts no more connections; requests in flight have
+/// [`HttpConfig::drain_timeout`] to finish, then their connections are closed.
+///
+/// # Errors
+///
+/// Fails where the configuration is not valid. Connections that cannot be accepted are logged, and
+/// accepting goes on.
+pub async fn serve(
+    listener: TcpListener,
+    app: Arc<App>,
+    config: HttpConfig,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    config.validate()?;
+    connection::serve(listener, Arc::new(Shared { app, config }), shutdown).await;
+    Ok(())
+}
+
+/// Returns all paths as an axum router, for tests and for programs that embed them. The limits of
+/// connections are [`serve`]'s and do not hold here; those of bodies do.
+pub fn router(app: Arc<App>, config: HttpConfig) -> axum::Router {
+    routes::routes(Arc::new(Shared { app, config }))
+}

@@ -1,0 +1,13 @@
+//! The HTTP listener over real sockets on loopback, driven byte by byte.
+
+#![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
+#![allow(unreachable_pub, reason = "modules of one test share what is public")]
+
+mod bad_input;
+mod client;
+mod compression;
+mod describe;
+mod fixture;
+mod lifecycle;
+mod limits;
+mod predict;

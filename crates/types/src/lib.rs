@@ -1,0 +1,39 @@
+//! The nouns every crate of Outhaul speaks: tensors, signatures, requests, answers, errors.
+//!
+//! Invariant: a value of one of these types is valid by construction. A [`Tensor`] holds exactly the
+//! bytes that its shape and type call for, a [`ModelName`] is safe to use as a path segment, a
+//! [`Deadline`] is an instant and not a guess. Code downstream never checks again.
+//!
+//! There is no async, no I/O and no logging here. Bytes on the wire are `protocol`'s business, files
+//! are `repository`'s, and running a model is `engine`'s.
+//!
+//! Start with [`Tensor`], then [`ModelSignature`] and [`InferRequest`].
+
+mod data_type;
+mod error;
+mod manifest;
+mod model;
+mod request;
+mod shape;
+mod signature;
+mod tensor;
+
+pub use data_type::{DataType, Element, UnknownDataType};
+pub use error::{Classify, ErrorKind, error_chain};
+pub use manifest::{
+    BatchingSpec, EngineChoice, InstanceCount, InstancesSpec, LimitsSpec, ModelManifest,
+};
+pub use model::{InvalidModelName, InvalidVersion, ModelName, ModelVersion, VersionChoice};
+pub use request::{
+    Classification, Deadline, InferRequest, InferResponse, NamedTensor, Parameter, Parameters,
+    RequestContext, RequestedOutput, Timings, TraceParent,
+};
+pub use shape::{Dimension, Shape, ShapePattern};
+pub use signature::{BindError, BoundInputs, ModelSignature, TensorSpec};
+pub use tensor::{Strings, Tensor, TensorData, TensorError};
+
+/// A short name of a tensor, kept inline up to 24 bytes.
+pub type Name = compact_str::CompactString;
+
+/// Tensors of one call, in the order of the model's signature.
+pub type Tensors = smallvec::SmallVec<[Tensor; 2]>;

@@ -1,0 +1,124 @@
+//! Names and versions of models.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The name of a model: 1 to 128 characters of letters, digits, `-`, `_` and `.`, not starting with
+/// a dot. It is safe as a folder name, a URL segment and a metric label. Cloning is cheap.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ModelName(Arc<str>);
+
+impl ModelName {
+    /// Checks and keeps a name.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the name breaks the rule above.
+    pub fn new(name: &str) -> Result<Self, InvalidModelName> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let valid = !name.is_empty()
+            && name.len() <= 128
+            && !name.starts_with('.')
+            && name.chars().all(allowed);
+        if valid {
+            Ok(ModelName(name.into()))
+        } else {
+            Err(InvalidModelName(name.chars().take(128).collect()))
+        }
+    }
+
+    /// Returns the name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for ModelName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ModelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A name that cannot be a model's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "'{0}' is not a model name: use 1 to 128 letters, digits, '-', '_' or '.', not starting with \
+     a dot"
+)]
+pub struct InvalidModelName(String);
+
+/// The number of one immutable model artefact. Higher is newer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ModelVersion(pub u64);
+
+impl fmt::Display for ModelVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// The version that a request asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum VersionChoice {
+    /// The newest version that is ready.
+    #[default]
+    Latest,
+    /// Exactly this one.
+    Exact(ModelVersion),
+}
+
+impl FromStr for VersionChoice {
+    type Err = InvalidVersion;
+
+    /// Reads what clients put into a path or message: a number, where an empty text and `0` mean
+    /// the latest (ovmsclient always asks for `0`).
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        match text {
+            "" => Ok(VersionChoice::Latest),
+            _ if digits => match text.parse() {
+                Ok(0) => Ok(VersionChoice::Latest),
+                Ok(number) => Ok(VersionChoice::Exact(ModelVersion(number))),
+                Err(_) => Err(InvalidVersion(text.chars().take(32).collect())),
+            },
+            _ => Err(InvalidVersion(text.chars().take(32).collect())),
+        }
+    }
+}
+
+/// A text that is not a version number.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not a model version: expected a whole number")]
+pub struct InvalidVersion(String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_leave_their_folder() {
+        for name in ["iris", "a.b-c_d", "9"] {
+            assert!(ModelName::new(name).is_ok(), "{name}");
+        }
+        for name in ["", ".", "..", ".hidden", "a/b", "a\\b", "a b", "é", &"x".repeat(129)] {
+            assert!(ModelName::new(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn version_zero_means_the_latest() {
+        assert_eq!("".parse(), Ok(VersionChoice::Latest));
+        assert_eq!("0".parse(), Ok(VersionChoice::Latest));
+        assert_eq!("3".parse(), Ok(VersionChoice::Exact(ModelVersion(3))));
+        for text in ["-1", "+1", "one", "1.0", "99999999999999999999999"] {
+            assert!(text.parse::<VersionChoice>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What a model takes and gives, and the check of a request against it.
+
+use smallvec::SmallVec;
+
+use crate::{
+    Classify, DataType, ErrorKind, Name, NamedTensor, Shape, ShapePattern, Tensor, TensorError,
+};
+
+/// One input or output of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// The tensor's name, unique among the inputs or outputs.
+    pub name: Name,
+    /// The type of its elements.
+    pub data_type: DataType,
+    /// The shapes it may have.
+    pub shape: ShapePattern,
+    /// For an input: whether a request may leave it out, since the model holds a default.
+    pub optional: bool,
+}
+
+/// The inputs and outputs of a model, in the file's order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelSignature {
+    /// What a request sends.
+    pub inputs: Vec<TensorSpec>,
+    /// What an answer holds.
+    pub outputs: Vec<TensorSpec>,
+}
+
+/// The inputs of one call in the signature's order; `None` is an optional input left out.
+pub type BoundInputs = SmallVec<[Option<Tensor>; 2]>;
+
+/// Why a request does not fit a signature.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum BindError {
+    #[error("unknown input '{name}'; the model takes {expected}")]
+    UnknownInput { name: Name, expected: String },
+    #[error("input '{name}' is given twice")]
+    DuplicateInput { name: Name },
+    #[error("missing input '{name}' ({data_type} {shape})")]
+    MissingInput { name: Name, data_type: DataType, shape: ShapePattern },
+    #[error("input '{name}' has datatype {received}, expected {expected}")]
+    WrongType { name: Name, expected: DataType, received: DataType },
+    #[error("input '{name}' has shape {received}, expected {expected}")]
+    WrongShape { name: Name, expected: ShapePattern, received: Shape },
+    #[error("unknown output '{name}'; the model gives {expected}")]
+    UnknownOutput { name: Name, expected: String },
+    #[error("output '{name}' is requested twice")]
+    DuplicateOutput { name: Name },
+    #[error("input '{name}' has {received} rows where input '{first}' has {expected}")]
+    RowsDiffer { name: Name, received: usize, first: Name, expected: usize },
+    #[error("input '{name}' is not a tensor")]
+    BadTensor {
+        name: Name,
+        #[source]
+        source: TensorError,
+    },
+}
+
+impl Classify for BindError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::InvalidInput
+    }
+}
+
+impl ModelSignature {
+    /// Returns the position of an input.
+    pub fn input_index(&self, name: &str) -> Option<usize> {
+        self.inputs.iter().position(|spec| spec.name == name)
+    }
+
+    /// Returns the position of an output.
+    pub fn output_index(&self, name: &str) -> Option<usize> {
+        self.outputs.iter().position(|spec| spec.name == name)
+    }
+
+    /// Puts a request's tensors into the signature's order, checking every name, type and shape.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the first tensor that does not fit, naming what was expected and what came.
+    pub fn bind(
+        &self,
+        tensors: impl IntoIterator<Item = NamedTensor>,
+    ) -> Result<BoundInputs, BindError> {
+        let mut bound: BoundInputs = SmallVec::new();
+        bound.resize(self.inputs.len(), None);
+        for NamedTensor { name, tensor } in tensors {
+            let Some(index) = self.input_index(&name) else {
+                return Err(BindError::UnknownInput { name, expected: names(&self.inputs) });
+            };
+            let spec = &self.inputs[index];
+            if bound[index].is_some() {
+                return Err(BindError::DuplicateInput { name });
+            }
+            if tensor.data_type() != spec.data_type {
+                let (expected, received) = (spec.data_type, tensor.data_type());
+                return Err(BindError::WrongType { name, expected, received });
+            }
+            if !spec.shape.accepts(tensor.shape()) {
+                let (expected, received) = (spec.shape.clone(), tensor.shape().clone());
+                return Err(BindError::WrongShape { name, expected, received });
+            }
+            bound[index] = Some(tensor);
+        }
+        for (spec, tensor) in self.inputs.iter().zip(&bound) {
+            if tensor.is_none() && !spec.optional {
+                return Err(BindError::MissingInput {
+                    name: spec.name.clone(),
+                    data_type: spec.data_type,
+                    shape: spec.shape.clone(),
+                });
+            }
+        }
+        Ok(bound)
+    }
+
+    /// Returns the number of rows that all inputs agree on, for models whose first dimension is
+    /// the batch; `None` where there is no input with rows.
+    ///
+    /// # Errors
+    ///
+    /// Fails where two inputs have different numbers of rows.
+    pub fn rows(&self, inputs: &BoundInputs) -> Result<Option<usize>, BindError> {
+        let mut agreed: Option<(&TensorSpec, usize)> = None;
+        for (spec, tensor) in self.inputs.iter().zip(inputs) {
+            let Some(rows) = tensor.as_ref().and_then(|tensor| tensor.shape().rows()) else {
+                continue;
+            };
+            match agreed {
+                None => agreed = Some((spec, rows)),
+                Some((_, expected)) if expected == rows => {}
+                Some((first, expected)) => {
+                    return Err(BindError::RowsDiffer {
+                        name: spec.name.clone(),
+                        received: rows,
+                        first: first.name.clone(),
+                        expected,
+                    });
+                }
+            }
+        }
+        Ok(agreed.map(|(_, rows)| rows))
+    }
+
+    /// Returns the positions of the requested outputs, all of them where none are named.
+    ///
+    /// # Errors
+    ///
+    /// Fails where a name is unknown or given twice.
+    pub fn select_outputs<'a>(
+        &self,
+        requested: impl IntoIterator<Item = &'a Name>,
+    ) -> Result<SmallVec<[usize; 4]>, BindError> {
+        let mut selected: SmallVec<[usize; 4]> = SmallVec::new();
+        for name in requested {
+            let Some(index) = self.output_index(name) else {
+                let expected = names(&self.outputs);
+                return Err(BindError::UnknownOutput { name: name.clone(), expected });
+            };
+            if selected.contains(&index) {
+                return Err(BindError::DuplicateOutput { name: name.clone() });
+            }
+            selected.push(index);
+        }
+        if selected.is_empty() {
+            selected.extend(0..self.outputs.len());
+        }
+        Ok(selected)
+    }
+}
+
+fn names(specs: &[TensorSpec]) -> String {
+    let quoted: Vec<String> = specs.iter().map(|spec| format!("'{}'", spec.name)).collect();
+    if quoted.is_empty() { "none".to_owned() } else { quoted.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Dimension;
+
+    fn signature() -> ModelSignature {
+        let spec = |name: &str, optional| TensorSpec {
+            name: name.into(),
+            data_type: DataType::Fp32,
+            shape: ShapePattern::ranked([Dimension::Any, Dimension::Fixed(2)]),
+            optional,
+        };
+        ModelSignature {
+            inputs: vec![spec("left", false), spec("right", true)],
+            outputs: vec![spec("sum", false), spec("difference", false)],
+        }
+    }
+
+    fn tensor(name: &str, rows: usize, columns: usize) -> NamedTensor {
+        let elements = vec![0_f32; rows * columns];
+        NamedTensor {
+            name: name.into(),
+            tensor: Tensor::from_vec([rows, columns], elements).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_request_is_put_into_order() {
+        let bound = signature().bind([tensor("right", 1, 2), tensor("left", 3, 2)]).unwrap();
+        assert_eq!(bound[0].as_ref().unwrap().shape().rows(), Some(3));
+        assert_eq!(
+            signature().rows(&bound).unwrap_err().to_string(),
+            "input 'right' has 1 rows where input 'left' has 3"
+        );
+        let bound = signature().bind([tensor("left", 3, 2)]).unwrap();
+        assert_eq!(signature().rows(&bound), Ok(Some(3)));
+    }
+
+    #[test]
+    fn every_misfit_is_named() {
+        let int = NamedTensor {
+            name: "left".into(),
+            tensor: Tensor::from_vec([1, 2], vec![1_i32, 2]).unwrap(),
+        };
+        struct Case(Vec<NamedTensor>, &'static str);
+        let cases = [
+            Case(vec![], "missing input 'left' (FP32 [-1,2])"),
+            Case(vec![tensor("up", 1, 2)], "unknown input 'up'; the model takes 'left', 'right'"),
+            Case(vec![tensor("left", 1, 3)], "input 'left' has shape [1,3], expected [-1,2]"),
+            Case(vec![tensor("left", 1, 2), tensor("left", 1, 2)], "input 'left' is given twice"),
+            Case(vec![int], "input 'left' has datatype INT32, expected FP32"),
+        ];
+        for Case(tensors, expected) in cases {
+            assert_eq!(signature().bind(tensors).unwrap_err().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn outputs_are_selected_by_name() {
+        let select = |names: &[&str]| {
+            let names: Vec<Name> = names.iter().map(|&name| name.into()).collect();
+            signature().select_outputs(&names).map(|indices| indices.to_vec())
+        };
+        assert_eq!(select(&[]), Ok(vec![0, 1]));
+        assert_eq!(select(&["difference"]), Ok(vec![1]));
+        assert_eq!(
+            select(&["product"]).unwrap_err().to_string(),
+            "unknown output 'product'; the model gives 'sum', 'difference'"
+        );
+        assert!(select(&["sum", "sum"]).is_err());
+    }
+}

@@ -1,0 +1,201 @@
+//! One function for each decoder of foreign bytes, for any fuzzer to call.
+//!
+//! Invariant of every target: whatever the bytes are, it returns. Where a decoder accepts them, the
+//! target checks what the decoder promises and panics if it does not hold; that panic is the finding.
+//!
+//! `tests/bounded.rs` runs them all for a bounded time with [`mutate`]; `README.md` tells how to run
+//! them under libFuzzer.
+
+pub mod mutate;
+
+use std::path::Path;
+
+use bytes::{Buf, BufMut, Bytes};
+use outhaul_protocol::oip::{EncodedInfer, OutputFormat, Target};
+use outhaul_protocol::{DecodeLimits, ProtocolError, grpc, http_status, oip};
+use outhaul_types::{
+    Classify, InferRequest, InferResponse, ModelName, ModelVersion, Name, NamedTensor, Tensor,
+    TensorData, Timings, TraceParent, VersionChoice,
+};
+use prost::Message;
+use smallvec::SmallVec;
+
+/// The most memory that one byte of a request may turn into: `0,` becomes eight bytes of an FP64, and
+/// `"",` a place of 16 bytes in a list of strings.
+const GROWTH: usize = 16;
+
+/// The longest text of an error: it names fields and values of the caller, cut where they are long.
+const LONGEST_ERROR: usize = 4096;
+
+/// Reads the body of an inference request over HTTP. The first byte says whether there is a header
+/// `Inference-Header-Content-Length`, whose value is then in the next two; [`oip_body`] writes that.
+pub fn oip_rest(data: &[u8]) {
+    let mut body = Bytes::copy_from_slice(data);
+    let json_length = match body.try_get_u8() {
+        Ok(flag) if flag & 1 == 1 => body.try_get_u16_le().ok().map(usize::from),
+        _ => None,
+    };
+    let given = body.len();
+    let target = Target { model: Name::new("m"), version: VersionChoice::Latest };
+    match oip::decode_infer(body, json_length, target, &DecodeLimits::default()) {
+        Ok(decoded) => {
+            check_request(&decoded.request, given);
+            check_rest_round_trip(decoded.request.inputs);
+        }
+        Err(error) => check_error(&error),
+    }
+}
+
+/// Writes a body in the form that [`oip_rest`] reads.
+pub fn oip_body(json_length: Option<usize>, body: &[u8]) -> Vec<u8> {
+    let mut data = Vec::with_capacity(3 + body.len());
+    match json_length.and_then(|length| u16::try_from(length).ok()) {
+        Some(length) => {
+            data.put_u8(1);
+            data.put_u16_le(length);
+        }
+        None => data.put_u8(0),
+    }
+    data.extend_from_slice(body);
+    data
+}
+
+/// Reads a `ModelInferRequest` message.
+pub fn grpc_infer(data: &[u8]) {
+    let Ok(message) = grpc::pb::ModelInferRequest::decode(Bytes::copy_from_slice(data)) else {
+        return;
+    };
+    match grpc::decode_infer(message, &DecodeLimits::default()) {
+        Ok(request) => {
+            check_request(&request, data.len());
+            let answer = answer(request.inputs);
+            let outputs = answer.outputs.len();
+            assert_eq!(grpc::encode_infer(answer).raw_output_contents.len(), outputs);
+        }
+        Err(error) => check_error(&error),
+    }
+}
+
+/// Reads a model file, and what is asked of every model that is loaded.
+pub fn onnx_file(data: &[u8]) {
+    let path = Path::new("/nonexistent/model.onnx");
+    match outhaul_onnx::parse(Bytes::copy_from_slice(data), path) {
+        Ok(model) => {
+            assert!(model.file_bytes == data.len() as u64);
+            let _ = (model.row_independence(), model.operators(), model.external_files());
+            let _ = (model.parameters(), model.weight_bytes());
+            for specs in [&model.signature.inputs, &model.signature.outputs] {
+                for spec in specs {
+                    let _ = (spec.shape.to_string(), spec.shape.protocol_dimensions());
+                }
+            }
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// Reads a `traceparent` header.
+pub fn traceparent(data: &[u8]) {
+    let Ok(header) = std::str::from_utf8(data) else { return };
+    let Some(parent) = TraceParent::parse(header) else { return };
+    assert_ne!(parent.trace_id, [0; 16]);
+    assert_ne!(parent.span_id, [0; 8]);
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let flags = u8::from(parent.sampled);
+    let written = format!("00-{}-{}-{flags:02x}", hex(&parent.trace_id), hex(&parent.span_id));
+    assert_eq!(TraceParent::parse(&written), Some(parent));
+}
+
+/// Reads the model and the version of a path, separated by the first slash.
+pub fn model_path(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (name, version) = text.split_once('/').unwrap_or((text, ""));
+    if let Ok(name) = ModelName::new(name) {
+        let folder = Path::new("models").join(name.as_str());
+        assert_eq!(folder.components().count(), 2, "a name is one folder: {name}");
+        assert_eq!(folder.parent(), Some(Path::new("models")));
+    }
+    if let Ok(VersionChoice::Exact(version)) = version.parse() {
+        assert!(version > ModelVersion(0));
+    }
+}
+
+/// Checks that tensors hold what their shapes say, and no more than the bytes they came from allow.
+fn check_request(request: &InferRequest, given: usize) {
+    let mut held = 0;
+    for NamedTensor { name, tensor } in &request.inputs {
+        assert!(!name.is_empty());
+        assert_eq!(tensor.shape().elements(), Some(tensor.len()));
+        held += match tensor.data() {
+            TensorData::Fixed(bytes) => {
+                assert_eq!(tensor.data_type().size().map(|size| size * tensor.len()), {
+                    Some(bytes.len())
+                });
+                bytes.len()
+            }
+            TensorData::Strings(strings) => {
+                assert_eq!(strings.len(), tensor.len());
+                strings.byte_size() + strings.len() * size_of::<std::ops::Range<usize>>()
+            }
+        };
+    }
+    assert!(held <= GROWTH * given, "{given} bytes became {held}");
+}
+
+fn check_error(error: &ProtocolError) {
+    let message = error.client_message();
+    assert!(!message.is_empty() && message.len() <= LONGEST_ERROR, "{message}");
+    let status = http_status(error.kind());
+    assert!((400..500).contains(&status), "{status}: {message}");
+}
+
+fn answer(outputs: SmallVec<[NamedTensor; 2]>) -> InferResponse {
+    InferResponse {
+        id: None,
+        model: ModelName::new("m").expect("a valid name"),
+        version: ModelVersion(1),
+        outputs,
+        timings: Timings::default(),
+    }
+}
+
+/// Checks that tensors written as an answer, in both forms, read back the same.
+fn check_rest_round_trip(tensors: SmallVec<[NamedTensor; 2]>) {
+    let answer = answer(tensors);
+    let binary = OutputFormat { binary_by_default: true, ..OutputFormat::default() };
+    let encoded = oip::encode_infer(&answer, &binary).expect("binary data takes every tensor");
+    let back = read_outputs(&encoded);
+    assert!(bits_of(&answer.outputs).eq(bits_of(&back)), "{:?} became {back:?}", answer.outputs);
+    // A NaN keeps no payload in JSON, so the second writing is compared with the first.
+    let json = OutputFormat::default();
+    if let Ok(encoded) = oip::encode_infer(&answer, &json) {
+        assert!(serde_json_reads(&encoded.body), "no JSON: {:?}", encoded.body);
+        let again = InferResponse { outputs: read_outputs(&encoded), ..answer };
+        assert_eq!(oip::encode_infer(&again, &json), Ok(encoded));
+    }
+}
+
+fn bits_of(tensors: &[NamedTensor]) -> impl Iterator<Item = (&Name, &Tensor)> {
+    tensors.iter().map(|named| (&named.name, &named.tensor))
+}
+
+/// Reads the outputs of an answer, which are written as inputs are.
+fn read_outputs(encoded: &EncodedInfer) -> SmallVec<[NamedTensor; 2]> {
+    let json_length = encoded.json_length.unwrap_or(encoded.body.len());
+    let (json, binary) = encoded.body.split_at(json_length);
+    let json = std::str::from_utf8(json).expect("JSON is UTF-8");
+    let (_, list) = json.split_once("\"outputs\":").expect("every answer has outputs");
+    let json = format!("{{\"inputs\":{list}");
+    let body = Bytes::from([json.as_bytes(), binary].concat());
+    let target = Target { model: Name::new("m"), version: VersionChoice::Latest };
+    let decoded = oip::decode_infer(body, Some(json.len()), target, &DecodeLimits::default());
+    decoded.expect("what was written reads back").request.inputs
+}
+
+/// Returns whether another parser reads an answer, where it holds only what JSON can say.
+fn serde_json_reads(body: &[u8]) -> bool {
+    let beyond = |word: &[u8]| body.windows(word.len()).any(|window| window == word);
+    beyond(b"NaN")
+        || beyond(b"Infinity")
+        || serde_json::from_slice::<serde_json::Value>(body).is_ok()
+}

@@ -1,0 +1,177 @@
+//! Every target for a bounded time: `OUTHAUL_FUZZ_SECONDS` each (3 without it), from the seed
+//! `OUTHAUL_FUZZ_SEED` (0 without it). An input that breaks a target is kept in a file.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+use std::any::Any;
+use std::fs;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use outhaul_fuzz::mutate::Mutator;
+use outhaul_protocol::grpc::pb;
+use prost::Message;
+use serde_json::Value;
+
+fn setting<T: FromStr>(name: &str, default: T) -> T {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// Calls `target` with the examples as they are, then changed, until the time is up.
+fn run(name: &str, target: fn(&[u8]), examples: &[Vec<u8>]) {
+    assert!(!examples.is_empty());
+    let seconds = setting("OUTHAUL_FUZZ_SECONDS", 3.0_f64);
+    let end = Instant::now() + Duration::from_secs_f64(seconds);
+    let mut mutator = Mutator::new(setting("OUTHAUL_FUZZ_SEED", 0));
+    for example in examples {
+        call(name, target, example);
+    }
+    let mut count = 0_u64;
+    let mut slowest = Duration::ZERO;
+    while Instant::now() < end {
+        let input = mutator.next_input(examples);
+        let start = Instant::now();
+        call(name, target, &input);
+        slowest = slowest.max(start.elapsed());
+        count += 1;
+    }
+    println!("{name}: {count} inputs, slowest {slowest:?}");
+    assert!(count > 10, "{name}: only {count} inputs in {seconds} s");
+}
+
+fn call(name: &str, target: fn(&[u8]), input: &[u8]) {
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| target(input)));
+    if let Err(reason) = outcome {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.crash"));
+        fs::write(&path, input).unwrap();
+        panic!("{name} failed on {}: {}", path.display(), text(reason.as_ref()));
+    }
+}
+
+fn text(reason: &(dyn Any + Send)) -> &str {
+    let owned = reason.downcast_ref::<String>().map(String::as_str);
+    owned.or_else(|| reason.downcast_ref::<&str>().copied()).unwrap_or("no text")
+}
+
+fn testdata(folder: &str, extension: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata").join(folder);
+    let mut paths: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    paths.sort();
+    paths.retain(|path| path.extension().is_some_and(|found| found == extension));
+    paths.iter().map(|path| fs::read(path).unwrap()).collect()
+}
+
+/// The bodies of the conformance cases, good and bad, without the few that are huge.
+fn rest_examples() -> Vec<Vec<u8>> {
+    let files = testdata("conformance/oip_rest", "json");
+    let cases = files.iter().flat_map(|file| serde_json::from_slice::<Vec<Value>>(file).unwrap());
+    let mut examples = Vec::new();
+    for case in cases {
+        let parts = match &case["body"] {
+            Value::Null => continue,
+            Value::Array(parts) => parts.clone(),
+            whole => vec![whole.clone()],
+        };
+        if parts.iter().any(|part| part["repeat"].is_string()) {
+            continue;
+        }
+        let parts: Vec<Vec<u8>> = parts.iter().map(part).collect();
+        let has_length = case["headers"]["Inference-Header-Content-Length"].is_string();
+        let json_length = has_length.then_some(parts[0].len());
+        examples.push(outhaul_fuzz::oip_body(json_length, &parts.concat()));
+    }
+    examples
+}
+
+fn part(part: &Value) -> Vec<u8> {
+    match part["hex"].as_str() {
+        None => part.as_str().unwrap_or_default().into(),
+        Some(hex) => {
+            let digits: Vec<u8> =
+                hex.chars().map(|digit| digit.to_digit(16).unwrap() as u8).collect();
+            digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+        }
+    }
+}
+
+/// A raw, a typed and a text input; classes, parameters and an id.
+fn grpc_examples() -> Vec<Vec<u8>> {
+    use pb::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
+    let input = |datatype: &str, contents: Option<pb::InferTensorContents>| InferInputTensor {
+        name: "x".to_owned(),
+        datatype: datatype.to_owned(),
+        shape: vec![1, 2],
+        contents,
+        ..InferInputTensor::default()
+    };
+    let request = |input, raw: Vec<&'static [u8]>| pb::ModelInferRequest {
+        model_name: "m".to_owned(),
+        model_version: "1".to_owned(),
+        id: "7".to_owned(),
+        inputs: vec![input],
+        outputs: vec![InferRequestedOutputTensor {
+            name: "y".to_owned(),
+            ..InferRequestedOutputTensor::default()
+        }],
+        raw_input_contents: raw.into_iter().map(Into::into).collect(),
+        ..pb::ModelInferRequest::default()
+    };
+    let typed = pb::InferTensorContents {
+        fp32_contents: vec![1.5, -2.0],
+        ..pb::InferTensorContents::default()
+    };
+    let whole = pb::InferTensorContents {
+        int64_contents: vec![i64::MIN, 5],
+        ..pb::InferTensorContents::default()
+    };
+    let texts = pb::InferTensorContents {
+        bytes_contents: vec![b"a".to_vec().into(), b"\xff".to_vec().into()],
+        ..pb::InferTensorContents::default()
+    };
+    [
+        request(input("FP32", None), vec![&[0, 0, 0xc0, 0x3f, 0, 0, 0, 0xc0]]),
+        request(input("BYTES", None), vec![b"\x01\0\0\0a\0\0\0\0"]),
+        request(input("BOOL", None), vec![&[0, 1]]),
+        request(input("FP32", Some(typed)), vec![]),
+        request(input("INT64", Some(whole)), vec![]),
+        request(input("BYTES", Some(texts)), vec![]),
+    ]
+    .iter()
+    .map(Message::encode_to_vec)
+    .collect()
+}
+
+#[test]
+fn oip_rest() {
+    run("oip_rest", outhaul_fuzz::oip_rest, &rest_examples());
+}
+
+#[test]
+fn grpc_infer() {
+    run("grpc_infer", outhaul_fuzz::grpc_infer, &grpc_examples());
+}
+
+#[test]
+fn onnx_file() {
+    let mut examples = testdata("models", "onnx");
+    // Small files are changed where it matters more often.
+    examples.retain(|example| example.len() < 50_000);
+    run("onnx_file", outhaul_fuzz::onnx_file, &examples);
+}
+
+#[test]
+fn traceparent() {
+    let examples = [
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "cc-12345678901234567890123456789012-1234567890123456-00-more",
+    ];
+    run("traceparent", outhaul_fuzz::traceparent, &examples.map(|text| text.into()));
+}
+
+#[test]
+fn model_path() {
+    let examples = ["iris/1", "a.b-c_d", "../etc/0", "x/18446744073709551615", ".hidden"];
+    run("model_path", outhaul_fuzz::model_path, &examples.map(|text| text.into()));
+}

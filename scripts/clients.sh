@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Real clients from PyPI, unmodified, against the server as built from this checkout.
+#
+#     scripts/clients.sh [PYTEST ARGUMENTS]
+#
+# Makes the Python environment, builds the server (debug) and runs python/tests. Without Python it says so and passes, but in CI
+# (where CI or OUTHAUL_REQUIRE_CLIENTS is set) it fails: there, a test that did not run proves nothing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Beyond this something hangs. The tests take well under a minute; building is not counted.
+limit=${OUTHAUL_CLIENTS_LIMIT:-600}
+
+python=${PYTHON:-python3}
+if ! "$python" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+    echo "scripts/clients.sh: no Python 3.11 or later with venv, so real clients were not run against the server" >&2
+    if [ -n "${CI:-}${OUTHAUL_REQUIRE_CLIENTS:-}" ]; then
+        exit 1
+    fi
+    exit 0
+fi
+environment=$(sh scripts/venv.sh tests python/requirements-tests.txt)
+
+cargo build --locked -p outhaul
+target=$(cargo metadata --locked --no-deps --format-version 1 |
+    "$environment/bin/python" -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
+export OUTHAUL_BINARY="$target/debug/outhaul"
+if [ ! -x "$OUTHAUL_BINARY" ]; then
+    echo "scripts/clients.sh: cargo built no $OUTHAUL_BINARY" >&2
+    exit 1
+fi
+
+# Nothing is written beside the sources: neither byte code nor pytest's cache.
+export PYTHONDONTWRITEBYTECODE=1
+run=("$environment/bin/python" -m pytest -c python/pytest.ini python/tests "$@")
+if command -v timeout >/dev/null; then
+    run=(timeout --kill-after=10 "$limit" "${run[@]}")
+fi
+exec "${run[@]}"

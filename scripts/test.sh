@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Everything that proves the project, cheapest first. Called by `make test`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '\n== %s\n' "$*"; }
+
+if ! cargo nextest --version >/dev/null 2>&1; then
+    step "install cargo-nextest"
+    cargo install --locked cargo-nextest
+fi
+
+step "formatting"
+cargo fmt --all --check
+step "layers"
+cargo xtask layers
+step "clippy"
+cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
+step "tests"
+cargo nextest run --workspace --all-features --locked
+step "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+step "real clients"
+bash scripts/clients.sh
