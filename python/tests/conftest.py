@@ -148,7 +148,7 @@ class Slow:
         self.replaced = 0
         self.rows_per_second = 10_000 / self.seconds(10_000)
         # Once more with enough to measure well.
-        rows = int(self.rows_per_second * 0.05)
+        rows = int(self.rows_per_second * 0.15)
         self.rows_per_second = rows / self.seconds(rows)
 
     def seconds(self, rows):
@@ -185,17 +185,18 @@ class Slow:
     def keep_busy(self, seconds):
         """Returns two connections: the first one's request runs for about this long, the second one's waits behind it."""
         running = self.send(seconds)
-        # Small and sent later, this may still come first and be answered; then another takes its place.
-        behind, self.replaced = None, 0
+        # Small and sent later, this may still come first and be answered; then another takes its place. Seen once, a request
+        # that waits may be the large one behind the small one; that passes within a millisecond.
+        behind, self.replaced, seen = self.send(0), 0, 0
         deadline = time.monotonic() + PATIENCE
-        while not (behind and self.waiting() == 1 and not answered(behind)):
+        while seen < 4:
             assert time.monotonic() < deadline and not answered(running), "no request came to wait behind the running one"
-            if behind is None:
-                behind = self.send(0.001)
-            elif answered(behind):
+            if answered(behind):
                 behind.close()
                 self.replaced += 1
-                behind = self.send(0.001)
+                behind = self.send(0)
+            seen = seen + 1 if self.waiting() == 1 and not answered(behind) else 0
+            time.sleep(0.005)
         return running, behind
 
 

@@ -307,6 +307,17 @@ def test_compression_over_http(http_client, request_, response, form):
     np.testing.assert_array_equal(result.as_numpy("y"), array)
 
 
+@pytest.mark.parametrize("accepted", ["gzip, deflate, br, zstd", "zstd, gzip", "gzip, deflate", "deflate, br"])
+def test_what_libraries_accept_in_a_clients_name(http_client, accepted):
+    """aiohttp sends such a header by itself; the client above it unpacks gzip and deflate of predictions, and nothing else."""
+    array = np.zeros((1, 20_000), np.float32)
+    headers = {"Accept-Encoding": accepted}
+    inputs = [http_client.input("x", "FP32", array)]
+    result = http_client.call("infer", "identity_fp32", inputs, headers=headers)
+    np.testing.assert_array_equal(result.as_numpy("y"), array)
+    assert len(http_client.call("get_model_repository_index", headers=headers)) > 20
+
+
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
 def test_compression_over_grpc(grpc_client, algorithm):
     array = np.zeros((1, 20_000), np.float32)

@@ -4,6 +4,7 @@ import os
 import queue
 import signal
 import subprocess
+import time
 
 import grpc
 import numpy as np
@@ -61,35 +62,55 @@ def test_requests_in_flight_are_answered(leaving, sign):
 
 
 def test_idle_connections_do_not_hold_it_up(leaving):
-    silent = leaving.connect()
+    silent, silent_grpc = leaving.connect(), leaving.connect(leaving.grpc_port)
     kept = leaving.connect()
     kept.sendall(request("GET", "/v2/health/live", headers={"Connection": None}))
     reader = Reader(kept)
     assert reader.answer().status == 200
-    half = leaving.connect()
-    half.sendall(b"GET /v2/health")
     channel = grpc.insecure_channel(leaving.grpc)
     watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
     assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
     with triton_grpc.InferenceServerClient(leaving.grpc) as streaming:
         streaming.start_stream(lambda result, error: None)
+        assert streaming.is_server_live()
         leaving.terminate()
         # Well before the drain's limit of 20 s.
-        assert leaving.process.wait(10) == 0
+        assert leaving.process.wait(5) == 0
     assert reader.closed()
     channel.close()
-    for stream in (silent, kept, half):
+    for stream in (silent, silent_grpc, kept):
         stream.close()
     leaving.stop()
+
+
+def test_half_a_request_holds_it_up_no_longer_than_the_limit(models, tmp_path):
+    server = Server(models / "iris", tmp_path / "log", "--drain-timeout", "1s")
+    try:
+        head, body, grpc_preface = server.connect(), server.connect(), server.connect(server.grpc_port)
+        head.sendall(b"GET /v2/health")
+        body.sendall(request("POST", "/v2/models/iris/infer", b"{", {"Content-Length": "100"}))
+        grpc_preface.sendall(b"PRI * HTTP/2.0\r\n\r\nSM")
+        wait_until(lambda: server.metric("outhaul_connections_open") >= 3, "the server to see them")
+        began = time.monotonic()
+        server.terminate()
+        assert server.process.wait(PATIENCE) == 0
+        assert time.monotonic() - began < 4
+        server.stop()
+        for stream in (head, body, grpc_preface):
+            stream.close()
+    finally:
+        server.kill()
 
 
 def test_a_request_that_takes_too_long_does_not_hold_it_up_for_ever(models, tmp_path):
     server = Server(models / "slow", tmp_path / "log", "--drain-timeout", "200ms")
     try:
         slow = Slow(server)
-        running, behind = slow.keep_busy(3.0)
+        running, behind = slow.keep_busy(5.0)
+        began = time.monotonic()
         server.terminate()
         code = server.process.wait(PATIENCE)
+        assert time.monotonic() - began < 2.5, "the drain's limit does not hold"
         assert code >= 0, f"ended by signal {-code}"
         assert "panicked" not in server.log()
         for stream in (running, behind):

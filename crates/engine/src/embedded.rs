@@ -11,17 +11,20 @@
 //! two hand-overs between threads (measured: 6 microseconds).
 
 mod exactness;
+mod lowering;
 mod trial;
 mod values;
 
+use std::fmt::Display;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use outhaul_onnx::OnnxModel;
-use outhaul_types::{BoundInputs, ModelSignature, Tensors};
+use lowering::Wording;
+use outhaul_onnx::{Node, OnnxModel};
+use outhaul_types::{BoundInputs, ModelSignature, Tensor, Tensors};
 use rten::{
     LoadErrorKind, Model, ModelOptions, NodeId, RunOptions, ShapeInferenceMode, ThreadPool,
 };
@@ -62,10 +65,14 @@ impl Engine for Embedded {
         options: &LoadOptions,
     ) -> Result<Arc<dyn LoadedModel>, LoadError> {
         exactness::check(model, bytes_saturate(), None).map_err(unsupported)?;
-        let loading = || {
-            // A panic on a file that passed our reader is a mistake in `rten`, and must not be more.
-            catch_unwind(AssertUnwindSafe(|| load(model, options)))
-                .unwrap_or_else(|_| Err(failed("it panicked".to_owned())))
+        let load = |wording: Wording| {
+            // A panic on a file that passed our reader is a mistake in `rten`, and no more than that.
+            catch_unwind(AssertUnwindSafe(|| load(model, options, wording)))
+                .unwrap_or_else(|_| Err(failed("it panicked".to_owned()).into()))
+        };
+        let loading = || match load(Wording::AsNeeded) {
+            Err(Rejection { is_nameless: true, .. }) => load(Wording::AllNamed),
+            outcome => outcome,
         };
         thread::scope(|scope| {
             thread::Builder::new()
@@ -74,8 +81,22 @@ impl Engine for Embedded {
                 .spawn_scoped(scope, loading)
                 .map_err(|error| failed(format!("no thread to load in: {error}")))?
                 .join()
-                .unwrap_or_else(|_| Err(failed("it panicked".to_owned())))
+                .unwrap_or_else(|_| Err(failed("it panicked".to_owned()).into()))
+                .map_err(|rejection| rejection.error)
         })
+    }
+}
+
+/// Why a model is not loaded.
+struct Rejection {
+    error: LoadError,
+    /// Whether it should name a node and `rten` did not know which, for want of a name.
+    is_nameless: bool,
+}
+
+impl From<LoadError> for Rejection {
+    fn from(error: LoadError) -> Self {
+        Rejection { error, is_nameless: false }
     }
 }
 
@@ -92,29 +113,38 @@ fn bytes_saturate() -> bool {
     GemmExecutor::<u8, i8, i32>::default().may_saturate()
 }
 
-fn load(model: &OnnxModel, options: &LoadOptions) -> Result<Arc<dyn LoadedModel>, LoadError> {
-    let graph = read(model)?;
+fn load(
+    model: &OnnxModel,
+    options: &LoadOptions,
+    wording: Wording,
+) -> Result<Arc<dyn LoadedModel>, Rejection> {
+    let graph = read(model, wording)?;
     check_constants(model)?;
     let rank = |name: &str| Some(graph.node_info(graph.find_node(name)?)?.shape()?.len());
     exactness::check(model, bytes_saturate(), Some(&rank)).map_err(unsupported)?;
-    let loaded = Loaded::new(graph, &model.signature, options)?;
+    let loaded = Loaded::new(graph, model, options)?;
     loaded.try_out(model)?;
     Ok(Arc::new(loaded))
 }
 
 /// Reads the file into `rten`.
-fn read(model: &OnnxModel) -> Result<Model, LoadError> {
+fn read(model: &OnnxModel, wording: Wording) -> Result<Model, Rejection> {
     let mut options = ModelOptions::with_all_ops();
     options.prepack_weights(exactness::may_prepack(model));
     // Shape inference is there for speed, and it panics on some sound models.
-    catch_unwind(AssertUnwindSafe(|| read_with(model, &options))).unwrap_or_else(|_| {
+    catch_unwind(AssertUnwindSafe(|| read_with(model, &options, wording))).unwrap_or_else(|_| {
         options.shape_inference(ShapeInferenceMode::Off);
-        read_with(model, &options)
+        read_with(model, &options, wording)
     })
 }
 
-fn read_with(model: &OnnxModel, options: &ModelOptions) -> Result<Model, LoadError> {
-    if model.path.extension().is_some_and(|extension| extension == "onnx") {
+fn read_with(
+    model: &OnnxModel,
+    options: &ModelOptions,
+    wording: Wording,
+) -> Result<Model, Rejection> {
+    let reword = lowering::is_needed(model, wording);
+    if !reword && model.path.extension().is_some_and(|extension| extension == "onnx") {
         match options.load_file(&model.path) {
             // It insists on certain names of files, which the reader has checked better.
             Err(error) if error.kind() == LoadErrorKind::ExternalDataError => {}
@@ -131,30 +161,32 @@ fn read_with(model: &OnnxModel, options: &ModelOptions) -> Result<Model, LoadErr
     for file in model.external_files() {
         options.external_data(&file.to_string_lossy(), bytes(&folder.join(&file))?);
     }
-    options.load(bytes(&model.path)?).map_err(|error| explain(model, &error))
+    let file = if reword { lowering::lowered(model, wording)? } else { bytes(&model.path)? };
+    options.load(file).map_err(|error| explain(model, &error))
 }
 
-fn explain(model: &OnnxModel, error: &rten::LoadError) -> LoadError {
+fn explain(model: &OnnxModel, error: &rten::LoadError) -> Rejection {
     match error.kind() {
         LoadErrorKind::IoError | LoadErrorKind::ParseError => {
-            LoadError::BadFile { reason: error.to_string() }
+            LoadError::BadFile { reason: error.to_string() }.into()
         }
         LoadErrorKind::OperatorInvalid => {
             let named = error.node().and_then(|name| trial::find(&model.graph, name));
             let said = error.to_string();
             let reason = said.split_once("\": ").map_or(said.as_str(), |(_, reason)| reason);
-            match named {
-                Some(node) => unsupported(format!("{}: {reason}", node.describe())),
-                None => unsupported(format!("a node: {said}")),
+            let node = named.map_or_else(|| "a nameless node".to_owned(), Node::describe);
+            Rejection {
+                error: unsupported(format!("{node}: {reason}")),
+                is_nameless: named.is_none(),
             }
         }
-        _ => unsupported(format!("the model: {error}")),
+        _ => unsupported(format!("the model: {error}")).into(),
     }
 }
 
 /// Refuses INT64 constants beyond 32 bits that were too long for the reader to keep. `rten` bounds
 /// them, so one that lies at a bound may have been beyond it.
-fn check_constants(model: &OnnxModel) -> Result<(), LoadError> {
+fn check_constants(model: &OnnxModel) -> Result<(), Rejection> {
     let names = exactness::unseen_constants(model);
     if names.is_empty() {
         return Ok(());
@@ -162,19 +194,20 @@ fn check_constants(model: &OnnxModel) -> Result<(), LoadError> {
     // Optimisation would fold constants into others.
     let mut options = ModelOptions::with_all_ops();
     options.enable_optimization(false);
-    let plain = read_with(model, &options)?;
+    let plain = read_with(model, &options, Wording::AsNeeded)?;
     for name in names {
         let elements = plain
             .node_id(name)
             .and_then(|id| plain.run(Vec::new(), &[id], None))
             .map_err(|error| failed(format!("constant '{name}' cannot be read: {error}")))?;
         let [rten::Value::Int32Tensor(elements)] = &elements[..] else {
-            return Err(failed(format!("constant '{name}' is not INT64")));
+            return Err(failed(format!("constant '{name}' is not INT64")).into());
         };
         if elements.iter().any(|&element| element == i32::MAX || element == i32::MIN) {
             return Err(unsupported(format!(
                 "constant '{name}', whose elements may not fit the 32 bits that this engine has"
-            )));
+            ))
+            .into());
         }
     }
     Ok(())
@@ -191,15 +224,14 @@ struct Shared {
     graph: Model,
     signature: ModelSignature,
     inputs: Vec<NodeId>,
+    /// What stands in for the inputs that a request may leave out.
+    defaults: Vec<Option<Tensor>>,
     outputs: Vec<NodeId>,
 }
 
 impl Loaded {
-    fn new(
-        graph: Model,
-        signature: &ModelSignature,
-        options: &LoadOptions,
-    ) -> Result<Self, LoadError> {
+    fn new(graph: Model, model: &OnnxModel, options: &LoadOptions) -> Result<Self, LoadError> {
+        let signature = model.signature.clone();
         let find = |name: &str| {
             graph.find_node(name).ok_or_else(|| failed(format!("it has lost value '{name}'")))
         };
@@ -207,7 +239,19 @@ impl Loaded {
         let outputs =
             signature.outputs.iter().map(|spec| find(&spec.name)).collect::<Result<_, _>>();
         let (inputs, outputs) = (inputs?, outputs?);
-        let shared = Shared { graph, signature: signature.clone(), inputs, outputs };
+        let defaults =
+            signature
+                .inputs
+                .iter()
+                .map(|spec| {
+                    if spec.optional {
+                        lowering::default_of(model, spec).map(Some)
+                    } else {
+                        Ok(None)
+                    }
+                })
+                .collect::<Result<_, _>>()?;
+        let shared = Shared { graph, signature, inputs, defaults, outputs };
         Ok(Loaded { shared: Arc::new(shared), threads: options.threads.get() })
     }
 
@@ -218,28 +262,29 @@ impl Loaded {
     }
 
     /// Runs once on zeros. That also makes the plan that later runs use.
-    fn try_out(&self, model: &OnnxModel) -> Result<(), LoadError> {
+    fn try_out(&self, model: &OnnxModel) -> Result<(), Rejection> {
         let Some(zeros) = trial::zeros(&self.shared.signature) else {
             return Ok(());
         };
         let session = self.open();
+        let inconclusive = |reason: &dyn Display| {
+            tracing::debug!(path = %model.path.display(), reason = %reason, "no answer to zeros");
+            Ok(())
+        };
         match session.compute(&zeros) {
-            Ok(outputs) => session
-                .collect(outputs)
-                .map(drop)
-                .map_err(|error| unsupported(format!("the model: {error}"))),
-            Err(Trouble::Ours(error)) => Err(failed(error.to_string())),
-            Err(Trouble::Engine(error)) => match trial::verdict(model, &error) {
-                Some(what) => Err(unsupported(what)),
-                None => {
-                    tracing::debug!(path = %model.path.display(), %error, "no answer to zeros");
-                    Ok(())
-                }
+            Ok(outputs) => match session.collect(outputs) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(unsupported(format!("the model: {error}")).into()),
             },
-            Err(Trouble::Panic) => {
-                tracing::debug!(path = %model.path.display(), "a panic on zeros");
-                Ok(())
-            }
+            Err(Trouble::Ours(error)) => Err(unsupported(format!("the model: {error}")).into()),
+            Err(Trouble::Engine(error)) => match trial::verdict(model, &error) {
+                Some(verdict) => Err(Rejection {
+                    error: unsupported(verdict.what),
+                    is_nameless: verdict.is_nameless,
+                }),
+                None => inconclusive(&error),
+            },
+            Err(Trouble::Panic) => inconclusive(&"it panicked"),
         }
     }
 }
@@ -272,16 +317,15 @@ impl EmbeddedSession {
     fn compute(&self, inputs: &BoundInputs) -> Result<Vec<rten::Value>, Trouble> {
         let shared = &*self.shared;
         let mut given = Vec::with_capacity(inputs.len());
-        for ((spec, id), tensor) in shared.signature.inputs.iter().zip(&shared.inputs).zip(inputs) {
-            let tensor = tensor.as_ref().ok_or_else(|| {
-                Trouble::Ours(RunError::BadInput {
-                    reason: format!("missing input '{}'", spec.name),
-                })
+        for (index, (spec, tensor)) in shared.signature.inputs.iter().zip(inputs).enumerate() {
+            let tensor = tensor.as_ref().or(shared.defaults[index].as_ref()).ok_or_else(|| {
+                let reason = format!("missing input '{}'", spec.name);
+                Trouble::Ours(RunError::BadInput { reason })
             })?;
             let value = values::lend(spec, tensor)
                 .and_then(|elements| elements.into_value(tensor.shape()))
                 .map_err(Trouble::Ours)?;
-            given.push((*id, value));
+            given.push((shared.inputs[index], value));
         }
         let options = Some(self.options.clone());
         // What it holds between runs is a plan, which is whole or absent.

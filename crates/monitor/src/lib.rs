@@ -125,7 +125,9 @@ mod tests {
         let failed = Err(ErrorKind::InvalidInput);
         model.record_request(failed, Duration::from_micros(5), &Timings::default(), 0);
         model.record_batch(4, 2, Duration::from_micros(6));
-        model.set_queue_depth(7);
+        model.queue_entered();
+        model.queue_entered();
+        model.queue_left();
         let server = monitor.server();
         server.connection_opened();
         server.record_call("oip_rest", 200, Duration::from_millis(1), 300, 200);
@@ -148,7 +150,7 @@ mod tests {
             format!("outhaul_batch_rows_bucket{{{labels},le=\"4\"}} 1"),
             format!("outhaul_batch_requests_sum{{{labels}}} 2"),
             format!("outhaul_answered_rows_total{{{labels}}} 3"),
-            format!("outhaul_queue_depth{{{labels}}} 7"),
+            format!("outhaul_queue_depth{{{labels}}} 1"),
             "outhaul_connections_open 1".to_owned(),
             "outhaul_call_duration_seconds_count{contract=\"oip_rest\",outcome=\"ok\"} 1"
                 .to_owned(),

@@ -82,9 +82,14 @@ impl ModelMetrics {
         self.batches.record(rows, compute);
     }
 
-    /// Sets how many requests wait in the queue now.
-    pub fn set_queue_depth(&self, depth: usize) {
-        self.queue_depth.store(depth as u64, Ordering::Relaxed);
+    /// Notes that a request begins to wait.
+    pub fn queue_entered(&self) {
+        self.queue_depth.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that a request that waited does so no more.
+    pub fn queue_left(&self) {
+        self.queue_depth.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Reads the statistics extension's numbers.

@@ -23,6 +23,7 @@ pub(crate) fn model(raw: RawModel, path: &Path, file_bytes: u64) -> Result<OnnxM
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
 
+    let signature = signature(&graph)?;
     nothing_is_free(resolve_graph(&mut graph)?)?;
     let mut called = HashSet::new();
     for function in &mut functions {
@@ -35,7 +36,6 @@ pub(crate) fn model(raw: RawModel, path: &Path, file_bytes: u64) -> Result<OnnxM
         let free = resolve(&mut function.nodes, inputs, &[], &function.outputs)?;
         nothing_is_free(free)?;
     }
-    let signature = signature(&graph)?;
     let producer = [producer_name, producer_version].join(" ").trim().to_owned();
     let path = path.to_owned();
     let model = OnnxModel {

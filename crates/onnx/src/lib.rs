@@ -23,6 +23,8 @@ mod rows;
 mod tensor;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use element::ElementType;

@@ -57,14 +57,20 @@ impl Queued for Work {
 }
 
 /// One of the queue's places; dropping it frees the place.
-pub(crate) struct Place(Arc<AtomicUsize>);
+pub(crate) struct Place {
+    waiting: Arc<AtomicUsize>,
+    metrics: Arc<ModelMetrics>,
+}
 
 impl Place {
-    fn take(waiting: &Arc<AtomicUsize>, capacity: usize) -> Option<Place> {
-        if waiting.fetch_add(1, Ordering::Relaxed) < capacity {
-            Some(Place(Arc::clone(waiting)))
+    fn take(shared: &Shared) -> Option<Place> {
+        if shared.waiting.fetch_add(1, Ordering::Relaxed) < shared.config.capacity {
+            // Counted as it happens: an instance that computes for seconds tells nothing meanwhile.
+            shared.metrics.queue_entered();
+            let (waiting, metrics) = (Arc::clone(&shared.waiting), Arc::clone(&shared.metrics));
+            Some(Place { waiting, metrics })
         } else {
-            waiting.fetch_sub(1, Ordering::Relaxed);
+            shared.waiting.fetch_sub(1, Ordering::Relaxed);
             None
         }
     }
@@ -72,7 +78,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.metrics.queue_left();
     }
 }
 
@@ -147,7 +154,6 @@ impl Shared {
                 let _ = work.answer.send(Err(QueueError::DeadlineExceeded));
             },
         );
-        self.metrics.set_queue_depth(self.waiting.load(Ordering::Relaxed));
     }
 }
 
@@ -282,14 +288,13 @@ impl ModelQueue {
     /// cleared away first, unless an instance is at it already.
     fn take_place(&self) -> Result<Place, QueueError> {
         let shared = &*self.shared;
-        let capacity = shared.config.capacity;
-        if let Some(place) = Place::take(&shared.waiting, capacity) {
+        if let Some(place) = Place::take(shared) {
             return Ok(place);
         }
         if let Ok(mut pending) = shared.pending.try_lock() {
             shared.sort(&mut pending, Instant::now());
         }
-        Place::take(&shared.waiting, capacity).ok_or(QueueError::Full { capacity })
+        Place::take(shared).ok_or(QueueError::Full { capacity: shared.config.capacity })
     }
 
     /// Lets the instances finish what waits, ends them, and waits for that. Later requests fail.

@@ -100,12 +100,6 @@ fn check_signature(model: &OnnxModel) -> Result<(), String> {
         if !oddities::carried(spec.data_type) {
             return Err(format!("input '{}' of {}", spec.name, spec.data_type));
         }
-        if spec.optional {
-            return Err(format!(
-                "input '{}', since a request could not replace its default",
-                spec.name
-            ));
-        }
     }
     match model.signature.outputs.iter().find(|spec| !oddities::carried(spec.data_type)) {
         Some(spec) => Err(format!("output '{}' of {}", spec.name, spec.data_type)),
@@ -151,7 +145,10 @@ impl<'a> Walk<'a> {
             let fact = given.unwrap_or_else(|| Fact::declared(input.value_type.as_ref()));
             scope.facts.insert(&input.name, fact);
         }
-        for tensor in &graph.initializers {
+        // One that has an input's name is that input's default, which a request may replace.
+        let is_default =
+            |tensor: &&Initializer| graph.inputs.iter().any(|input| input.name == tensor.name);
+        for tensor in graph.initializers.iter().filter(|tensor| !is_default(tensor)) {
             scope.facts.insert(&tensor.name, stored(tensor, graph, outer.is_some())?);
         }
         let declared: HashMap<&str, Fact> = graph

@@ -8,6 +8,8 @@ use outhaul_types::{
     BoundInputs, DataType, Dimension, ModelSignature, Shape, ShapePattern, Tensor,
 };
 
+use super::lowering;
+
 /// Inputs larger than this are not made up.
 const MOST_ELEMENTS: usize = 1 << 24;
 
@@ -52,34 +54,51 @@ const FINAL: &[&str] = &[
     "subgraph error",
 ];
 
+/// What a failed trial proves.
+pub(super) struct Verdict {
+    /// What to refuse.
+    pub(super) what: String,
+    /// Whether the node is not known, for want of a name.
+    pub(super) is_nameless: bool,
+}
+
 /// Returns what to refuse the model for, where a failed trial says that no request can succeed.
-pub(super) fn verdict(model: &OnnxModel, error: &rten::RunError) -> Option<String> {
+pub(super) fn verdict(model: &OnnxModel, error: &rten::RunError) -> Option<Verdict> {
     let said = error.to_string();
-    let ranks_are_declared =
-        model.signature.inputs.iter().all(|spec| spec.shape != ShapePattern::AnyRank);
-    let wrong_rank = ranks_are_declared && said.contains("dims but has");
-    if !wrong_rank && !FINAL.iter().any(|words| said.contains(words)) {
+    let patterns = || model.signature.inputs.iter().map(|spec| &spec.shape);
+    let ranks_are_declared = patterns().all(|shape| *shape != ShapePattern::AnyRank);
+    let shapes_are_fixed = patterns().all(|shape| match shape {
+        ShapePattern::AnyRank => false,
+        ShapePattern::Ranked(dimensions) => {
+            dimensions.iter().all(|dimension| matches!(dimension, Dimension::Fixed(_)))
+        }
+    });
+    let is_final = FINAL.iter().any(|words| said.contains(words))
+        || (ranks_are_declared && said.contains("dims but has"))
+        || (shapes_are_fixed && said.contains("incompatible input shapes"));
+    if !is_final {
         return None;
     }
     let path = error.node_path();
-    let node = path
-        .iter()
-        .rev()
-        .flatten()
-        .find_map(|name| if name.is_empty() { None } else { find(&model.graph, name) });
+    let node = path.iter().rev().flatten().find_map(|name| find(&model.graph, name));
     // The node is named by us; what follows it is the reason.
     let reason = said.split_once("failed: ").map_or(said.as_str(), |(_, reason)| reason);
     let described = node.map_or_else(|| "a nameless node".to_owned(), Node::describe);
-    Some(format!("{described}: {reason}"))
+    Some(Verdict { what: format!("{described}: {reason}"), is_nameless: node.is_none() })
 }
 
-/// Finds a node by name, those in subgraphs included. The reader bounds how deep they nest.
+/// Finds a node by the name that `rten` knows it under, those in subgraphs included. The reader
+/// bounds how deep they nest.
 pub(super) fn find<'a>(graph: &'a Graph, name: &str) -> Option<&'a Node> {
+    if name.is_empty() {
+        return None;
+    }
     graph.nodes.iter().find_map(|node| {
-        if node.name == name {
-            Some(node)
+        let is_it = if node.name.is_empty() {
+            node.outputs.first().is_some_and(|output| lowering::given_name(output) == name)
         } else {
-            node.subgraphs().find_map(|inner| find(inner, name))
-        }
+            node.name == name
+        };
+        if is_it { Some(node) } else { node.subgraphs().find_map(|inner| find(inner, name)) }
     })
 }

@@ -350,10 +350,12 @@ pub(super) fn gather_nd(call: &mut Call<'_>) -> Result<Made> {
         return Err("takes more coordinates than there are axes".to_owned());
     }
     match (call.rows(0)?, call.rows(1)?) {
-        (Some(rows), Some(picks)) => {
-            if rows.axis() != picks.axis() || rows.axis() >= shared || rows.size() != picks.size() {
-                return Err("picks from all rows for each row".to_owned());
-            }
+        (Some(rows), Some(picks))
+            if rows.axis() != picks.axis()
+                || rows.axis() >= shared
+                || rows.size() != picks.size() =>
+        {
+            return Err("picks from all rows for each row".to_owned());
         }
         (Some(rows), None) if rows.axis() < used => {
             return Err(over_rows("picks entries of", rows.axis()));

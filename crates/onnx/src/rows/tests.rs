@@ -10,15 +10,6 @@ fn independence(text: &str, opset: i64) -> RowIndependence {
 struct Exact(&'static str, i64, &'static str);
 
 fn all_exact(cases: &[Exact]) {
-    if let Ok(d) = std::env::var("DUMP") {
-        for Exact(n, o, t) in cases {
-            std::fs::write(
-                format!("{d}/{}.onnx", n.replace(' ', "_")),
-                crate::testing::model(&crate::testing::graph(t), *o),
-            )
-            .unwrap();
-        }
-    }
     let failures: Vec<String> = cases
         .iter()
         .filter_map(|Exact(name, opset, text)| match independence(text, *opset) {

@@ -8,11 +8,14 @@ use clap::Parser;
 use outhaul::ModelDescription;
 use outhaul::load::{HttpRequest, HttpTarget, SampleInput, SampleSizes, Target, ask, json_body};
 use outhaul::types::ModelSignature;
-use serde_json::json;
 
 use super::serve::{Running, Signals, runtime, start_logging};
 use super::server_flags::ServerFlags;
 use crate::config::{Config, Origin};
+
+/// The flower that every example shows.
+const IRIS: &str =
+    r#"{"inputs":[{"name":"X","shape":[1,4],"datatype":"FP32","data":[5.1,3.5,1.4,0.2]}]}"#;
 
 /// Starts a server on example models, sends one request, and goes on serving until Ctrl-C.
 #[derive(Debug, Parser)]
@@ -75,10 +78,7 @@ async fn show_request(running: &Running, out: &mut impl Write) -> Result<()> {
 fn body(model: &ModelDescription) -> Result<Vec<u8>> {
     let ModelSignature { inputs, .. } = &model.signature;
     if model.name.as_str() == "iris" && inputs.len() == 1 && inputs[0].name == "X" {
-        let flower = json!({ "inputs": [{
-            "name": "X", "shape": [1, 4], "datatype": "FP32", "data": [5.1, 3.5, 1.4, 0.2],
-        }] });
-        return Ok(flower.to_string().into_bytes());
+        return Ok(IRIS.as_bytes().to_vec());
     }
     let declared = inputs.iter().filter(|spec| !spec.optional).map(|spec| {
         let data_type = spec.data_type.name().to_owned();

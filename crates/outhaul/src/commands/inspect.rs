@@ -227,7 +227,7 @@ fn text(of: &Inspection) -> String {
         let name = format!("{}{}", engine.name, version.unwrap_or_default());
         match engine.runs {
             true => line("", &format!("{name}: runs it")),
-            false => line("", &format!("{name}: does not run it: {}", engine.reason)),
+            false => line("", &format!("{name}: {}", engine.reason)),
         }
     }
     for (key, value) in &of.metadata {
@@ -312,7 +312,11 @@ mod tests {
             engine: "auto",
             engines: vec![
                 engine("onnxruntime", Some("1.23.0"), ""),
-                engine("embedded", Some("0.27.0"), "no operator 'Normalizer'"),
+                engine(
+                    "embedded",
+                    Some("0.27.0"),
+                    "engine 'embedded' does not run operator 'Normalizer'",
+                ),
             ],
             metadata: vec![("classes".to_owned(), "a,b".to_owned())],
         };
@@ -329,7 +333,7 @@ parameters  15 (60 B)
 batching    exact, up to 32 rows
 engine      auto
             onnxruntime 1.23.0: runs it
-            embedded 0.27.0: does not run it: no operator 'Normalizer'
+            embedded 0.27.0: engine 'embedded' does not run operator 'Normalizer'
 metadata    classes = a,b
 ";
         assert_eq!(text(&inspection), expected);

@@ -285,6 +285,7 @@ impl Running {
     async fn drain(mut self, signal: &str, signals: &mut Signals) -> Result<()> {
         let limit = humantime::format_duration(self.drain_timeout);
         tracing::info!("{signal}: requests in flight have {limit} to finish; Ctrl-C ends them");
+        let began = std::time::Instant::now();
         self.stop.send_replace(true);
         let finished = async {
             while let Some(ended) = self.servers.join_next().await {
@@ -300,6 +301,12 @@ impl Running {
         tokio::select! {
             finished = finished => finished?,
             _ = signals.next() => std::process::exit(130),
+        }
+        if began.elapsed() >= self.drain_timeout {
+            // A model may still compute what nobody waits for any more, and cannot be interrupted:
+            // the end of the process does not wait for it either.
+            tracing::warn!("stopped after {limit} with requests unfinished");
+            std::process::exit(0);
         }
         tracing::info!("stopped");
         Ok(())

@@ -119,7 +119,7 @@ impl Connection {
 
     pub(super) async fn send(&mut self, number: usize) -> Outcome {
         match self.exchange(number, None).await {
-            Ok((status, _)) if status == 200 => Outcome::Answered,
+            Ok((200, _)) => Outcome::Answered,
             Ok((status, _)) => Outcome::Refused(format!("status {status}")),
             Err(reason) => Outcome::Broken(reason),
         }

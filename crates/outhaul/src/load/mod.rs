@@ -9,8 +9,8 @@
 //!
 //! Invariant: what is reported covers every request that started within the measured time, answered
 //! or not, the slowest included. The generator shares its machine with the server, so it does little:
-//! requests are encoded once, each thread drives its own connections, and nothing is decoded but the
-//! status. How late the generator itself was is part of the report.
+//! requests are encoded once, each thread drives its own connections, and of answers over HTTP nothing
+//! is decoded but the status. How late the generator itself was is part of the report.
 
 mod grpc;
 mod http;
@@ -29,6 +29,8 @@ pub use sample::{
     SampleError, SampleInput, SampleSizes, grpc_message, inputs_over_grpc, inputs_over_http,
     json_body,
 };
+
+use tokio::runtime::Runtime;
 
 use self::report::Recorder;
 use self::schedule::Schedule;
@@ -230,38 +232,13 @@ struct Shared {
     start: OnceLock<Instant>,
 }
 
-impl Shared {
-    fn fail(&self, failure: LoadError) {
-        let mut first = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        first.get_or_insert(failure);
-    }
-}
-
 /// One thread: opens its connections, waits for the others, sends until the end.
 fn drive(shared: &Arc<Shared>, connections: usize, leads: bool) -> Recorder {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => Some(runtime),
-        Err(error) => {
-            shared.fail(LoadError::Thread(error));
-            None
-        }
-    };
-    let mut opened = Vec::new();
-    if let Some(runtime) = &runtime {
-        for _ in 0..connections {
-            match runtime.block_on(Connection::open(&shared.plan.target)) {
-                Ok(connection) => opened.push(connection),
-                Err(failure) => {
-                    shared.fail(failure);
-                    break;
-                }
-            }
-        }
-    }
+    let opened = open(shared, connections);
     // Also after a failure, since the others wait.
     shared.connected.wait();
     let failed = shared.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some();
-    let (Some(runtime), false) = (runtime, failed) else { return Recorder::new() };
+    let (Ok((runtime, connections)), false) = (opened, failed) else { return Recorder::new() };
 
     let start = *shared.start.get_or_init(Instant::now);
     let measured = start + shared.plan.warm_up;
@@ -274,24 +251,18 @@ fn drive(shared: &Arc<Shared>, connections: usize, leads: bool) -> Recorder {
         _ => None,
     };
     let recorder = Arc::new(Mutex::new(Recorder::new()));
+    let workers = connections.into_iter().enumerate().map(|(index, connection)| Worker {
+        shared: Arc::clone(shared),
+        recorder: Arc::clone(&recorder),
+        connection,
+        // Connections start at different requests, so that those of a kind do not meet.
+        number: index,
+        measured,
+        end,
+    });
     runtime.block_on(async {
-        let workers: Vec<_> = opened
-            .into_iter()
-            .enumerate()
-            .map(|(index, connection)| {
-                let worker = Worker {
-                    shared: Arc::clone(shared),
-                    recorder: Arc::clone(&recorder),
-                    connection,
-                    // Connections start at different requests, so that those of a kind do not meet.
-                    number: index,
-                    measured,
-                    end,
-                };
-                tokio::spawn(worker.run())
-            })
-            .collect();
-        for worker in workers {
+        let running: Vec<_> = workers.map(|worker| tokio::spawn(worker.run())).collect();
+        for worker in running {
             if let Err(error) = worker.await
                 && error.is_panic()
             {
@@ -299,16 +270,27 @@ fn drive(shared: &Arc<Shared>, connections: usize, leads: bool) -> Recorder {
             }
         }
     });
-    if let Some(pacer) = pacer
-        && let Err(panic) = pacer.join()
-    {
+    if let Some(Err(panic)) = pacer.map(std::thread::JoinHandle::join) {
         std::panic::resume_unwind(panic);
     }
-    let recorder = std::mem::replace(
-        &mut *recorder.lock().unwrap_or_else(PoisonError::into_inner),
-        Recorder::new(),
-    );
-    recorder
+    let mut recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner);
+    std::mem::replace(&mut *recorder, Recorder::new())
+}
+
+/// Opens a thread's connections. A failure is noted for everybody.
+fn open(shared: &Shared, connections: usize) -> Result<(Runtime, Vec<Connection>), ()> {
+    let open = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(LoadError::Thread)?;
+        let opened = (0..connections)
+            .map(|_| runtime.block_on(Connection::open(&shared.plan.target)))
+            .collect::<Result<_, _>>()?;
+        Ok((runtime, opened))
+    };
+    open().map_err(|failure| {
+        let mut first = shared.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert(failure);
+    })
 }
 
 /// One connection at work.

@@ -167,21 +167,25 @@ fn shape(name: &str, declared: &[i64], sizes: &SampleSizes) -> Result<Vec<usize>
     Ok(declared.iter().enumerate().map(size).collect())
 }
 
+/// One input as the protocol writes it. The order of the fields is the one that people expect.
+#[derive(serde::Serialize)]
+struct JsonInput<'a> {
+    name: &'a str,
+    shape: &'a [usize],
+    datatype: &'static str,
+    data: Vec<Json>,
+}
+
 /// Makes the JSON body of a request, elements flat.
 pub fn json_body(inputs: &[SampleInput]) -> Vec<u8> {
-    let inputs: Vec<Json> = inputs
-        .iter()
-        .map(|input| {
-            let data: Vec<Json> = (0..input.len()).map(|index| input.json_element(index)).collect();
-            json!({
-                "name": input.name,
-                "shape": input.shape,
-                "datatype": input.data_type.name(),
-                "data": data,
-            })
-        })
-        .collect();
-    json!({ "inputs": inputs }).to_string().into_bytes()
+    let input = |input: &SampleInput| {
+        let data = (0..input.len()).map(|index| input.json_element(index)).collect();
+        let (name, shape) = (&input.name, &input.shape);
+        let input = JsonInput { name, shape, datatype: input.data_type.name(), data };
+        serde_json::to_string(&input).expect("names and numbers are JSON")
+    };
+    let inputs: Vec<String> = inputs.iter().map(input).collect();
+    format!("{{\"inputs\":[{}]}}", inputs.join(",")).into_bytes()
 }
 
 /// Makes the message of a request, elements as raw bytes.

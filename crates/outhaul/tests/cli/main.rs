@@ -3,6 +3,8 @@
 //! Each test has its own folder and an environment without settings. No engine library is found
 //! there, so everything runs on the embedded engine, on every machine alike.
 
+#![allow(clippy::unwrap_used, reason = "everything here is a test")]
+
 mod answers;
 mod golden;
 mod served;

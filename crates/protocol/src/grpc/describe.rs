@@ -38,7 +38,8 @@ pub fn model_metadata(metadata: &ModelMetadata<'_>) -> pb::ModelMetadataResponse
     }
 }
 
-/// Makes the message that tells how a model is run, with `properties` as its parameters.
+/// Makes the message that tells how a model is run, with the `properties` that are not empty
+/// as its parameters.
 pub fn model_config(
     config: &ModelConfig<'_>,
     properties: &[(&str, &str)],
@@ -84,7 +85,11 @@ pub fn model_config(
         output: config.signature.outputs.iter().map(output).collect(),
         instance_group: vec![instances],
         default_model_filename: "model.onnx".to_owned(),
-        parameters: properties.iter().map(parameter).collect(),
+        parameters: properties
+            .iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(parameter)
+            .collect(),
         backend: config.backend.to_owned(),
         scheduling_choice: batching,
     };

@@ -33,7 +33,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Calls that did not finish in time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{connections} gRPC connections were closed with calls in flight, {limit:?} after shutdown"
+    "gRPC calls did not finish within {limit:?} of the shutdown; connections closed: {connections}"
 )]
 pub struct DrainError {
     /// The connections that were closed.

@@ -265,7 +265,7 @@ fn told(error: RouterError) -> Status {
 
 fn no_repository_control() -> Status {
     Status::unimplemented(
-        "models cannot be loaded or unloaded over gRPC: this server loads what lies in its model \
-         folder when it starts",
+        "loading and unloading models while the server runs is not implemented yet: restart it to \
+         pick up what has changed in its model folder",
     )
 }

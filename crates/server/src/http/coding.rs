@@ -68,7 +68,9 @@ fn unknown(name: &str) -> Failure {
     Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message).naming_encodings()
 }
 
-/// Returns how an answer may be compressed: zstd before gzip, where the client weighs them alike.
+/// Returns how an answer may be compressed: gzip before zstd, where the client weighs them alike.
+/// tritonclient's asyncio client lets aiohttp offer all that aiohttp knows, on Python 3.14 zstd too,
+/// and then reads gzip alone.
 pub(crate) fn of_answer(headers: &HeaderMap) -> Option<Coding> {
     let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let mut best: Option<(u16, Coding)> = None;
@@ -78,7 +80,7 @@ pub(crate) fn of_answer(headers: &HeaderMap) -> Option<Coding> {
         let Some(coding @ (Coding::Gzip | Coding::Zstd)) = Coding::of(name.trim()) else {
             continue;
         };
-        let rank = 2 * weight + u16::from(coding == Coding::Zstd);
+        let rank = 2 * weight + u16::from(coding == Coding::Gzip);
         if weight > 0 && best.is_none_or(|(other, _)| rank > other) {
             best = Some((rank, coding));
         }
@@ -203,8 +205,9 @@ mod tests {
             (&["identity"], None),
             (&["br"], None),
             (&["gzip"], Some(Coding::Gzip)),
-            (&["gzip, deflate, br, zstd"], Some(Coding::Zstd)),
-            (&["gzip;q=1, zstd;q=0.5"], Some(Coding::Gzip)),
+            (&["zstd"], Some(Coding::Zstd)),
+            (&["gzip, deflate, br, zstd"], Some(Coding::Gzip)),
+            (&["gzip;q=0.5, zstd;q=1"], Some(Coding::Zstd)),
             (&["gzip;q=0"], None),
             (&["zstd;q=0", "gzip"], Some(Coding::Gzip)),
             (&["gzip;level=9"], None),

@@ -69,8 +69,11 @@ async fn observe(State(shared): App, request: Request, next: Next) -> Response {
     let app = &*shared.app;
     let (id, id_header) = headers::request_id(request.headers(), app);
     let received = headers::declared_length(request.headers());
+    // Descriptions of models are not compressed: tritonclient's asyncio client lets aiohttp accept gzip
+    // for every request, and then unpacks predictions alone.
     let coding = match request.method() {
         &Method::HEAD => None,
+        _ if request.uri().path().starts_with("/v2") => None,
         _ => coding::of_answer(request.headers()),
     };
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());

@@ -81,6 +81,7 @@ async fn a_configuration_leaves_the_batch_out_of_the_dimensions() {
     assert_eq!(batched.instance_group[0].kind(), model_instance_group::Kind::Cpu);
     assert_eq!((batched.backend.as_str(), batched.platform.as_str()), ("fake", "fake_onnx"));
     assert_eq!(batched.parameters["batching"].string_value, "exact");
+    assert!(!batched.parameters.contains_key("batching_reason"), "there is none");
     let single = config("words").await;
     assert_eq!(single.max_batch_size, 0);
     assert_eq!(single.input[0].dims, [-1, 2]);
@@ -136,7 +137,7 @@ async fn the_index_lists_what_is_there() {
     let load = RepositoryModelLoadRequest { model_name: "double".into(), ..Default::default() };
     let status = client.repository_model_load(load).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
-    assert!(status.message().contains("when it starts"), "{}", status.message());
+    assert!(status.message().contains("not implemented yet"), "{}", status.message());
 }
 
 #[tokio::test]

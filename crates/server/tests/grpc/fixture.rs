@@ -60,6 +60,23 @@ impl Gate {
     }
 }
 
+/// Opens the gate when a test ends or fails, since the models wait for their runs.
+pub struct OpenedAtEnd(Arc<Gate>);
+
+impl std::ops::Deref for OpenedAtEnd {
+    type Target = Arc<Gate>;
+
+    fn deref(&self) -> &Arc<Gate> {
+        &self.0
+    }
+}
+
+impl Drop for OpenedAtEnd {
+    fn drop(&mut self) {
+        self.0.open();
+    }
+}
+
 /// Waits until something holds, looking whenever other tasks have had their turn.
 pub async fn eventually(mut holds: impl FnMut() -> bool) {
     let wait = async {
@@ -142,9 +159,9 @@ fn version(name: &str, data_type: DataType, run: Arc<Run>, monitor: &Monitor) ->
 /// A running server.
 pub struct Server {
     pub address: SocketAddr,
+    /// Held by the model `gated`. Dropped before the models.
+    pub gate: OpenedAtEnd,
     pub app: Arc<App>,
-    /// Held by the model `gated`.
-    pub gate: Arc<Gate>,
     shutdown: Option<oneshot::Sender<()>>,
     serving: JoinHandle<Result<(), DrainError>>,
 }
@@ -186,7 +203,8 @@ impl Server {
         let serving = tokio::spawn(serve(listener, shared, config, async {
             let _ = ask.await;
         }));
-        Server { address, app, gate, shutdown: Some(shutdown), serving }
+        let gate = OpenedAtEnd(gate);
+        Server { address, gate, app, shutdown: Some(shutdown), serving }
     }
 
     pub async fn channel(&self) -> Channel {

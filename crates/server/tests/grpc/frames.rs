@@ -13,12 +13,22 @@ use outhaul_server::grpc::GrpcConfig;
 use prost::Message;
 use tokio::net::TcpStream;
 
-use crate::fixture::{Server, request};
+use crate::fixture::{Server, numbers, request};
 
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 
 /// Sends bytes as the body of a call and returns the code and the text of its status.
 async fn call(server: &Server, path: &str, body: BoxBody<Bytes, Infallible>) -> (String, String) {
+    call_within(server, path, "10S", body).await
+}
+
+/// The same with a `grpc-timeout` that nothing in this client enforces.
+async fn call_within(
+    server: &Server,
+    path: &str,
+    timeout: &str,
+    body: BoxBody<Bytes, Infallible>,
+) -> (String, String) {
     let stream = TcpStream::connect(server.address).await.unwrap();
     let http = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
     let (mut sender, connection) = http.await.unwrap();
@@ -26,6 +36,7 @@ async fn call(server: &Server, path: &str, body: BoxBody<Bytes, Infallible>) -> 
     let request = Request::post(format!("http://{}{path}", server.address))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
+        .header("grpc-timeout", timeout)
         .body(body)
         .unwrap();
     let response = sender.send_request(request).await.unwrap();
@@ -110,6 +121,30 @@ async fn a_message_that_never_ends_is_given_up() {
         (status.as_str(), message.as_str()),
         ("4", "the message did not arrive within 30ms")
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadline_ends_the_wait_and_drops_the_work() {
+    let server = Server::start().await;
+    let mut first = server.client().await;
+    let held = tokio::spawn(async move { first.model_infer(request("gated", [1.0; 2])).await });
+    server.gate.wait_for_runs(1).await;
+    let late = message_frame(&request("gated", [2.0; 2]).encode_to_vec());
+    let (status, message) = call_within(&server, INFER, "20m", whole(late)).await;
+    let expected = ("4", "the deadline passed before there was an answer");
+    assert_eq!((status.as_str(), message.as_str()), expected);
+    server.gate.open();
+    assert_eq!(numbers(held.await.unwrap().unwrap().get_ref()), [2.0; 2]);
+    assert_eq!(server.gate.runs(), 1, "the late request was run all the same");
+}
+
+#[tokio::test]
+async fn a_deadline_that_cannot_be_read_is_refused() {
+    let server = Server::start().await;
+    let sound = message_frame(&request("double", [2.0; 2]).encode_to_vec());
+    let (status, message) = call_within(&server, INFER, "soon", whole(sound)).await;
+    assert_eq!(status, "3");
+    assert!(message.contains("grpc-timeout"), "{message}");
 }
 
 /// A stream that may be shared, as [`BoxBody`] asks.

@@ -186,29 +186,6 @@ async fn an_answer_is_compressed_where_its_request_was() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deadline_ends_the_wait_and_drops_the_work() {
-    let server = Server::start().await;
-    let mut first = server.client().await;
-    let held = tokio::spawn(async move { first.model_infer(request("gated", [1.0; 2])).await });
-    server.gate.wait_for_runs(1).await;
-    let mut client = server.client().await;
-    let mut hurried = Request::new(request("gated", [2.0; 2]));
-    // Told to the server, but not enforced by this client.
-    hurried.metadata_mut().insert("grpc-timeout", "20m".parse().unwrap());
-    let status = client.model_infer(hurried).await.unwrap_err();
-    assert_eq!(status.code(), Code::DeadlineExceeded);
-    assert_eq!(status.message(), "the deadline passed before there was an answer");
-    server.gate.open();
-    assert_eq!(numbers(held.await.unwrap().unwrap().get_ref()), [2.0; 2]);
-    assert_eq!(server.gate.runs(), 1, "the late request was run all the same");
-
-    let mut nonsense = Request::new(request("double", [2.0; 2]));
-    nonsense.metadata_mut().insert("grpc-timeout", "soon".parse().unwrap());
-    let status = client.model_infer(nonsense).await.unwrap_err();
-    assert_eq!(status.code(), Code::InvalidArgument);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_that_hangs_up_gives_its_place_back() {
     let server = Server::start().await;
     let mut first = server.client().await;

@@ -85,7 +85,7 @@ impl Client {
     }
 
     async fn read(&mut self) -> usize {
-        let mut piece = [0; 16 << 10];
+        let mut piece = vec![0; 16 << 10];
         let read = tokio::time::timeout(PATIENCE, self.stream.read(&mut piece)).await;
         // A reset is an end as well.
         let read = read.expect("the server answers in time").unwrap_or(0);

@@ -24,8 +24,9 @@ pub(super) struct Surroundings {
 pub(super) fn oddity(node: &Node, inputs: &Inputs, around: Surroundings) -> Option<String> {
     let operator = node.op_type.as_str();
     unmade_output(node).or_else(|| of_attributes(node)).or_else(|| match operator {
-        "ArgMax" | "ArgMin" => {
-            Some("of equal elements it takes the last where ONNX takes the first".to_owned())
+        // Of equal elements `rten` takes the last; `lowering` makes it take the first.
+        "ArgMax" | "ArgMin" if node.int("select_last_index").unwrap_or(0) != 0 => {
+            Some("with select_last_index = 1".to_owned())
         }
         "Sign" => Some("of 0 it makes 1".to_owned()),
         "Softplus" => Some("it overflows where the result is above 88".to_owned()),
@@ -39,6 +40,11 @@ pub(super) fn oddity(node: &Node, inputs: &Inputs, around: Surroundings) -> Opti
             Some("with a key_padding_mask, rows masked out as a whole differ".to_owned())
         }
         "Softmax" | "LogSoftmax" if around.opset < 13 => old_softmax(node, inputs, around),
+        "SequenceInsert" if node.input(2).is_some() => {
+            let position = inputs.get(2).copied().flatten().and_then(|fact| fact.int());
+            (!position.is_some_and(|position| position >= 0))
+                .then(|| "at a position that may count from the end".to_owned())
+        }
         "MatMul" => vector(inputs, around),
         "MatMulInteger" => vector(inputs, around).or_else(|| saturation(around)),
         "ConvInteger" => saturation(around),

@@ -130,6 +130,10 @@ fn numeric(node: &Node, inputs: &Inputs) -> Result<Fact, Reason> {
             no_bytes(inputs)?;
             all_moved(inputs)
         }
+        "ArgMax" | "ArgMin" => {
+            no_bytes(inputs)?;
+            Ok(extent())
+        }
         "Range" => arithmetic(inputs, Magnitude::or),
         "CumSum" | "ReduceSum" | "ReduceProd" => {
             let fact = first()?;

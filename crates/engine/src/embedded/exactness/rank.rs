@@ -31,6 +31,13 @@ pub(super) fn rank(node: &Node, inputs: &Inputs) -> Option<usize> {
                 of(0)?.checked_sub(listed("axes")?)
             }
         }
+        "ArgMax" | "ArgMin" => {
+            if node.int("keepdims").unwrap_or(1) == 1 {
+                of(0)
+            } else {
+                of(0)?.checked_sub(1)
+            }
+        }
         "Add" | "And" | "Div" | "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual"
         | "Max" | "Mean" | "Min" | "Mod" | "Mul" | "Or" | "Pow" | "Sub" | "Sum" | "Where"
         | "Xor" => {
