@@ -264,7 +264,12 @@ impl Loaded {
     /// Runs once on zeros. That also makes the plan that later runs use.
     fn try_out(&self, model: &OnnxModel) -> Result<(), Rejection> {
         let Some(zeros) = trial::zeros(&self.shared.signature) else {
-            return Ok(());
+            // The first request would plan, on a stack that is not made for it.
+            return if model.graph.nodes.len() > exactness::MOST_NODES_OF_SUBGRAPH {
+                Err(unsupported("a long graph on inputs too large to try out".to_owned()).into())
+            } else {
+                Ok(())
+            };
         };
         let session = self.open();
         let inconclusive = |reason: &dyn Display| {

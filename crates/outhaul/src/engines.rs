@@ -16,6 +16,9 @@ pub struct Engines {
     embedded: Arc<dyn Engine>,
 }
 
+/// An engine's name with the engine, or why it cannot be used.
+pub type NamedEngine<'a> = (&'static str, Result<&'a Arc<dyn Engine>, &'a str>);
+
 /// A loaded model, and why its engine was chosen.
 pub(crate) struct Chosen {
     pub(crate) model: Arc<dyn LoadedModel>,
@@ -29,7 +32,8 @@ pub struct NoEngine(String);
 
 impl Engines {
     /// Looks for ONNX Runtime's library and makes the engines ready. `library` is the file that the
-    /// user named.
+    /// user named. Call this before threads are started: the library's telemetry can only be turned
+    /// off through the process's environment.
     ///
     /// # Errors
     ///
@@ -47,7 +51,7 @@ impl Engines {
     }
 
     /// Returns every engine with its name, and why it cannot be used where it cannot.
-    pub fn all(&self) -> [(&'static str, Result<&Arc<dyn Engine>, &str>); 2] {
+    pub fn all(&self) -> [NamedEngine<'_>; 2] {
         let onnxruntime = self.onnxruntime.as_ref().map_err(String::as_str);
         [("onnxruntime", onnxruntime), ("embedded", Ok(&self.embedded))]
     }

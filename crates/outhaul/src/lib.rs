@@ -10,7 +10,7 @@ mod engines;
 pub mod load;
 mod open;
 
-pub use engines::{Engines, NoEngine};
+pub use engines::{Engines, NamedEngine, NoEngine};
 pub use open::{Loading, OpenOptions, Opened, open, prepare};
 pub use outhaul_repository::Problem;
 pub use outhaul_router::{ModelDescription, Router, RouterError, VersionStatus};

@@ -46,23 +46,20 @@ pub struct Opened {
 /// Fails where a named ONNX Runtime library cannot be used. A model that cannot be served is a
 /// problem in the result and stops no other.
 pub fn open(options: &OpenOptions) -> Result<Opened, NoEngine> {
-    let (router, loading) = prepare(options, Arc::new(Monitor::new()))?;
+    let engines = Engines::find(options.onnxruntime.as_deref())?;
+    let (router, loading) = prepare(options, engines, Arc::new(Monitor::new()));
     let problems = loading.run();
     Ok(Opened { router, problems })
 }
 
 /// Finds models and returns a router that knows them as loading, and the work of loading them. A
 /// server listens with the one while it does the other.
-///
-/// # Errors
-///
-/// Fails where a named ONNX Runtime library cannot be used.
 pub fn prepare(
     options: &OpenOptions,
+    engines: Engines,
     monitor: Arc<Monitor>,
-) -> Result<(Arc<Router>, Loading), NoEngine> {
-    let engines = Engines::find(options.onnxruntime.as_deref())?;
-    let Scan { models, problems } = scan(&options.paths);
+) -> (Arc<Router>, Loading) {
+    let Scan { models, refused, problems } = scan(&options.paths);
     let catalog = Arc::new(Catalog::new());
     let mut versions = Vec::new();
     for folder in models {
@@ -76,8 +73,13 @@ pub fn prepare(
         }
     }
     catalog.publish(versions.iter().map(|candidate| candidate.change(VersionState::Loading)));
+    catalog.publish(refused.into_iter().map(|(name, version)| {
+        let reason =
+            VersionState::Failed("its model.toml has problems; see the server's log".into());
+        (name, version, Some(reason))
+    }));
     let router = Arc::new(Router::new(Arc::clone(&catalog), Arc::clone(&monitor)));
-    Ok((router, Loading { engines, catalog, monitor, versions, problems }))
+    (router, Loading { engines, catalog, monitor, versions, problems })
 }
 
 /// A version that was found and is to be served.
@@ -147,7 +149,7 @@ impl Loading {
                 let problem = Problem::of_place(
                     artefact.path.display(),
                     reason.clone(),
-                    "the other models are served; see `outhaul inspect`",
+                    "mend or remove it; `outhaul inspect` tells more",
                 );
                 (VersionState::Failed(reason.into()), Some(problem.of_model(name)))
             }

@@ -31,6 +31,8 @@ pub const MODEL_FILE: &str = "model.onnx";
 pub struct Scan {
     /// The models, in order of their names; each has at least one version.
     pub models: Vec<ModelFolder>,
+    /// Versions that were found and cannot be served, since their model's manifest is wrong.
+    pub refused: Vec<(ModelName, ModelVersion)>,
     /// Everything that is wrong.
     pub problems: Vec<Problem>,
 }
@@ -62,10 +64,11 @@ pub struct VersionArtefact {
 /// Where two paths hold models of one name, the first path's is taken and the other is a problem.
 pub fn scan<P: AsRef<Path>>(paths: &[P]) -> Scan {
     let mut models: BTreeMap<ModelName, ModelFolder> = BTreeMap::new();
-    let mut problems = Vec::new();
+    let (mut refused, mut problems) = (Vec::new(), Vec::new());
     for path in paths {
         let mut found = scan_path(path.as_ref());
         problems.append(&mut found.problems);
+        refused.append(&mut found.refused);
         for model in found.models {
             match models.get(&model.name) {
                 Some(first) => problems.push(twice(&model, first)),
@@ -73,7 +76,9 @@ pub fn scan<P: AsRef<Path>>(paths: &[P]) -> Scan {
             }
         }
     }
-    Scan { models: models.into_values().collect(), problems }
+    // A sound model of the same name elsewhere is served.
+    refused.retain(|(name, _)| !models.contains_key(name));
+    Scan { models: models.into_values().collect(), refused, problems }
 }
 
 fn twice(model: &ModelFolder, first: &ModelFolder) -> Problem {
@@ -83,12 +88,12 @@ fn twice(model: &ModelFolder, first: &ModelFolder) -> Problem {
 
 fn scan_path(path: &Path) -> Scan {
     let unusable = |rule: String| Scan {
-        models: Vec::new(),
         problems: vec![Problem::of_place(
             path.display(),
             rule,
             "give a folder of models, a model's folder or an .onnx file",
         )],
+        ..Scan::default()
     };
     // A path that the user names may be a link; only what lies in it may not lead out of it.
     let root = match path.canonicalize() {
@@ -263,7 +268,10 @@ impl Scanner {
             self.no_model_file(&name, folder, entries);
         }
         let versions = self.without_duplicates(&name, folder, artefacts);
-        if manifest_is_sound && !versions.is_empty() {
+        if !manifest_is_sound {
+            let versions = versions.iter().map(|artefact| (name.clone(), artefact.version));
+            self.scan.refused.extend(versions);
+        } else if !versions.is_empty() {
             self.add(ModelFolder { name, path: folder.to_owned(), manifest, versions });
         }
     }

@@ -1,6 +1,7 @@
 //! What callers and operators may know of a model version.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use outhaul_onnx::RowIndependence;
 use outhaul_types::{BatchingSpec, ModelName, ModelSignature, ModelVersion};
@@ -22,6 +23,8 @@ pub struct ModelDescription {
     pub batching: BatchMode,
     /// The most rows of one batch; 1 where batching is off.
     pub max_rows: usize,
+    /// The longest that a batch is held open for requests that are on their way.
+    pub max_delay: Duration,
     /// Threads that run it.
     pub instances: usize,
     /// Threads that one run is spread over inside the engine.

@@ -82,6 +82,7 @@ impl ServedVersion {
             engine_reason: plan.engine_reason,
             batching,
             max_rows,
+            max_delay: config.rule.max_delay,
             instances: config.instances,
             threads: plan.manifest.instances.threads.get(),
             name: plan.name,

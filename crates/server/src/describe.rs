@@ -1,7 +1,5 @@
 //! From what the router knows of models to what the contracts write.
 
-use std::time::Duration;
-
 use outhaul_monitor::{DurationCount, ModelStatistics as Counted};
 use outhaul_protocol::describe::{
     BatchStatistics, DurationStatistic, ModelConfig, ModelStatistics, ServerMetadata,
@@ -29,8 +27,7 @@ pub(crate) fn config<'a>(model: &'a ModelDescription, platform: &'a str) -> Mode
         platform,
         backend: model.engine,
         max_rows: (model.max_rows > 1).then_some(model.max_rows),
-        // An idle instance never holds a batch open for requests that have not arrived.
-        max_delay: Duration::ZERO,
+        max_delay: model.max_delay,
         instances: model.instances,
         signature: &model.signature,
     }

@@ -32,7 +32,7 @@ use oddities::Surroundings;
 const MOST_NODES: usize = 100_000;
 
 /// Subgraphs are planned on the stack of a pool's thread.
-const MOST_NODES_OF_SUBGRAPH: usize = 2_000;
+pub(super) const MOST_NODES_OF_SUBGRAPH: usize = 2_000;
 
 /// Tells the rank of a value of the main graph, where `rten` has inferred it.
 pub(super) type RankHint<'a> = &'a dyn Fn(&str) -> Option<usize>;

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
-use outhaul::ModelDescription;
 use outhaul::load::{HttpRequest, HttpTarget, SampleInput, SampleSizes, Target, ask, json_body};
 use outhaul::types::ModelSignature;
+use outhaul::{Engines, ModelDescription};
 
 use super::serve::{Running, Signals, runtime, start_logging};
 use super::server_flags::ServerFlags;
@@ -33,9 +33,10 @@ impl Demo {
         let (mut config, notes) = self.flags.resolve()?;
         choose_models(&mut config);
         start_logging(&config, &notes)?;
+        let engines = Engines::find(config.onnxruntime.value.as_deref())?;
         runtime()?.block_on(async {
             let mut signals = Signals::new()?;
-            let mut running = Running::start(&config).await?;
+            let mut running = Running::start(&config, engines).await?;
             running.report_addresses(out)?;
             tokio::select! {
                 loaded = running.load() => loaded?,

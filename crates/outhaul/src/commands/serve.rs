@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use outhaul::types::error_chain;
-use outhaul::{ModelDescription, OpenOptions, Problem, Router};
+use outhaul::{Engines, ModelDescription, OpenOptions, Problem, Router};
 use outhaul_monitor::logging::{self, LogConfig};
 use outhaul_monitor::trace::TraceConfig;
 use outhaul_monitor::{Monitor, Tracer};
@@ -51,9 +51,10 @@ impl Serve {
     pub(super) fn run(&self, out: &mut impl Write) -> Result<()> {
         let (config, notes) = self.flags.resolve()?;
         start_logging(&config, &notes)?;
+        let engines = Engines::find(config.onnxruntime.value.as_deref())?;
         runtime()?.block_on(async {
             let mut signals = Signals::new()?;
-            let mut running = Running::start(&config).await?;
+            let mut running = Running::start(&config, engines).await?;
             running.report_addresses(out)?;
             tokio::select! {
                 loaded = running.load() => loaded?,
@@ -139,7 +140,7 @@ pub(super) struct Running {
 
 impl Running {
     /// Opens the listeners and begins to load the models.
-    pub(super) async fn start(config: &Config) -> Result<Self> {
+    pub(super) async fn start(config: &Config, engines: Engines) -> Result<Self> {
         // Before anything is loaded: a port in use is told at once.
         let http = listen("HTTP", &config.http, "--http").await?;
         let grpc = listen("gRPC", &config.grpc, "--grpc").await?;
@@ -156,7 +157,7 @@ impl Running {
             onnxruntime: config.onnxruntime.value.clone(),
             engine: config.engine.value,
         };
-        let (router, loading) = outhaul::prepare(&options, monitor)?;
+        let (router, loading) = outhaul::prepare(&options, engines, monitor);
         let (send, receive) = oneshot::channel();
         // Not on the runtime: loading takes all cores for seconds, and must not hold up the end of
         // the process.
@@ -411,6 +412,7 @@ mod tests {
             engine_reason: reason.to_owned(),
             batching,
             max_rows: 32,
+            max_delay: std::time::Duration::ZERO,
             instances: 2,
             threads: if engine == "embedded" { 4 } else { 1 },
         };

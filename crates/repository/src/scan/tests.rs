@@ -231,6 +231,9 @@ fn a_broken_manifest_stops_its_own_model_only() {
     let scan = scan(&[folder.path()]);
     assert_eq!(found(folder.path(), &scan), ["b:1=b/model.onnx"]);
     assert!(!scan.models[0].manifest.batching.exact);
+    let refused: Vec<String> =
+        scan.refused.iter().map(|(name, at)| format!("{name}:{at}")).collect();
+    assert_eq!(refused, ["a:1"], "it is known to exist");
     assert_eq!(scan.problems.len(), 2);
     let of_a = |problem: &Problem| problem.model.as_ref().is_some_and(|name| name.as_str() == "a");
     assert!(scan.problems.iter().all(of_a), "{:?}", scan.problems);

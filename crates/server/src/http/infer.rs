@@ -12,7 +12,6 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body::Body;
 use outhaul_monitor::trace::{RequestSpan, SpanStatus};
-use outhaul_protocol::http_status;
 use outhaul_protocol::oip::{self, DecodedInfer, EncodedInfer, Target};
 use outhaul_types::{Classify, InferResponse, Name, Timings};
 
@@ -93,12 +92,17 @@ where
         Some(coding) => unpack(app, &seen.id, coding, body, config.max_body_bytes).await?,
     };
 
+    let version = target.version;
     let limits = app.config().decode_limits.clone();
     // Binary data behind the JSON is shared, not read.
     let work = json_length.unwrap_or(body.len());
     let decode = move || oip::decode_infer(body, json_length, target, &limits);
     let decoded = off_thread(app, &seen.id, work, "decoding", decode).await?;
-    let DecodedInfer { request, format } = decoded.map_err(|error| Failure::of(&error))?;
+    let DecodedInfer { request, format } = decoded.map_err(|error| {
+        // That there is no such model is the better thing to hear of.
+        let known = app.router().describe(&seen.model, version);
+        known.map_or_else(|unknown| Failure::of(&unknown), |_| Failure::of(&error))
+    })?;
 
     let response = app
         .router()
@@ -117,7 +121,7 @@ where
 
 /// Returns the failure for the client, having logged it where the caller is not to blame.
 pub(super) fn failure(app: &App, id: &str, error: &impl Classify) -> Failure {
-    if http_status(error.kind()) >= 500 {
+    if error.kind().is_ours() {
         app.log_failure(CONTRACT, id, error);
     }
     Failure::of(error)

@@ -42,7 +42,8 @@ pub(super) fn oddity(node: &Node, inputs: &Inputs, around: Surroundings) -> Opti
         "Softmax" | "LogSoftmax" if around.opset < 13 => old_softmax(node, inputs, around),
         "SequenceInsert" if node.input(2).is_some() => {
             let position = inputs.get(2).copied().flatten().and_then(|fact| fact.int());
-            (!position.is_some_and(|position| position >= 0))
+            position
+                .is_none_or(|position| position < 0)
                 .then(|| "at a position that may count from the end".to_owned())
         }
         "MatMul" => vector(inputs, around),

@@ -2,7 +2,7 @@
 //!
 //! An operator that is not named here was never compared with ONNX Runtime, and is refused.
 
-use outhaul_onnx::{AttributeValue, ElementType, Node};
+use outhaul_onnx::{AttributeValue, ElementType, Node, Values};
 use outhaul_types::DataType;
 use smallvec::{SmallVec, smallvec};
 
@@ -414,38 +414,32 @@ fn clip(inputs: &Inputs) -> Result<Fact, Reason> {
 }
 
 fn constant(node: &Node) -> Result<Fact, Reason> {
-    let int = |value: &i64| {
-        let fits = i32::try_from(*value).is_ok();
-        if fits { Magnitude::Within(value.unsigned_abs()) } else { Magnitude::Saturated }
+    let attribute = node.attributes.first().ok_or("without a value")?;
+    let of_ints = |elements: &[i64]| {
+        let magnitude = |&element: &i64| match i32::try_from(element) {
+            Ok(_) => Magnitude::Within(element.unsigned_abs()),
+            Err(_) => Magnitude::Saturated,
+        };
+        let largest = elements.iter().map(magnitude).fold(Magnitude::Within(0), Magnitude::or);
+        let constant = Some(Values::Ints(elements.to_vec()));
+        Fact { constant, ..Fact::of(DataType::Int64).within(largest) }
     };
-    use outhaul_onnx::Values;
-    for attribute in &node.attributes {
-        return Ok(match &attribute.value {
-            AttributeValue::Tensor(tensor) => {
-                held(tensor.data_type)?;
-                Fact::constant(tensor)
-            }
-            AttributeValue::Int(value) => Fact {
-                constant: Some(Values::Ints(vec![*value])),
-                ..Fact::of(DataType::Int64).within(int(value)).ranked(Some(0))
-            },
-            AttributeValue::Ints(list) => {
-                let elements = list.complete().ok_or("of a list too long to check")?;
-                let magnitude = elements.iter().map(int).fold(Magnitude::Within(0), Magnitude::or);
-                Fact {
-                    constant: Some(Values::Ints(elements.to_vec())),
-                    ..Fact::of(DataType::Int64).within(magnitude).ranked(Some(1))
-                }
-            }
-            AttributeValue::Float(value) => Fact {
-                constant: Some(Values::Floats(vec![*value])),
-                ..Fact::of(DataType::Fp32).ranked(Some(0))
-            },
-            AttributeValue::Floats(_) => Fact::of(DataType::Fp32).ranked(Some(1)),
-            _ => return Err(format!("with attribute '{}'", attribute.name)),
-        });
-    }
-    Err("without a value".to_owned())
+    Ok(match &attribute.value {
+        AttributeValue::Tensor(tensor) => {
+            held(tensor.data_type)?;
+            Fact::constant(tensor)
+        }
+        AttributeValue::Int(value) => of_ints(&[*value]).ranked(Some(0)),
+        AttributeValue::Ints(list) => {
+            of_ints(list.complete().ok_or("of a list too long to check")?).ranked(Some(1))
+        }
+        AttributeValue::Float(value) => {
+            let constant = Some(Values::Floats(vec![*value]));
+            Fact { constant, ..Fact::of(DataType::Fp32).ranked(Some(0)) }
+        }
+        AttributeValue::Floats(_) => Fact::of(DataType::Fp32).ranked(Some(1)),
+        _ => return Err(format!("with attribute '{}'", attribute.name)),
+    })
 }
 
 fn constant_of_shape(node: &Node) -> Result<Fact, Reason> {
