@@ -3,8 +3,9 @@
 //! Invariant: it answers as ONNX Runtime does, but for the last digits of floats, or it refuses and
 //! says what and who can instead. `rten` alone does not promise that: it narrows INT64 to INT32 and
 //! FP64 to FP32, ignores some inputs, and has its own ideas of some operators. So three checks stand
-//! around it: [`exactness`] on the model's description before loading, a trial run on zeros after
-//! it, and a look at the INT64 values of every request.
+//! around it: `exactness` on the model's description before loading, a trial run on zeros after
+//! it, and a look at the INT64 values of every request. What `rten` gets right when told in other
+//! words, `lowering` tells it so.
 //!
 //! The loaded graph is shared by all sessions; a session owns a pool of threads and nothing else.
 //! `rten` runs a model only inside such a pool, so even with one thread a run from outside costs
@@ -145,11 +146,7 @@ fn read_with(
 ) -> Result<Model, Rejection> {
     let reword = lowering::is_needed(model, wording);
     if !reword && model.path.extension().is_some_and(|extension| extension == "onnx") {
-        match options.load_file(&model.path) {
-            // It insists on certain names of files, which the reader has checked better.
-            Err(error) if error.kind() == LoadErrorKind::ExternalDataError => {}
-            outcome => return outcome.map_err(|error| explain(model, &error)),
-        }
+        return options.load_file(&model.path).map_err(|error| explain(model, &error));
     }
     let bytes = |path: &Path| {
         fs::read(path).map_err(|error| LoadError::BadFile {
@@ -179,6 +176,16 @@ fn explain(model: &OnnxModel, error: &rten::LoadError) -> Rejection {
                 error: unsupported(format!("{node}: {reason}")),
                 is_nameless: named.is_none(),
             }
+        }
+        LoadErrorKind::ExternalDataError => {
+            let files: Vec<String> =
+                model.external_files().iter().map(|file| file.display().to_string()).collect();
+            unsupported(format!(
+                "weights in '{}'; it takes them from a file beside the model whose extension begins \
+                 with 'data' or 'onnx_data'",
+                files.join("', '")
+            ))
+            .into()
         }
         _ => unsupported(format!("the model: {error}")).into(),
     }

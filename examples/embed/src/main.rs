@@ -10,9 +10,12 @@
 use std::sync::Arc;
 
 use axum::extract::{Query, State};
+use axum::http::StatusCode;
 use axum::routing::get;
-use outhaul::types::{InferRequest, NamedTensor, RequestContext, Tensor};
+use outhaul::types::{Classify, InferRequest, NamedTensor, RequestContext, Tensor};
 use outhaul::{OpenOptions, Router};
+
+const SPECIES: [&str; 3] = ["setosa", "versicolor", "virginica"];
 
 #[derive(serde::Deserialize)]
 struct Flower {
@@ -20,25 +23,60 @@ struct Flower {
     petal: String,
 }
 
-async fn flower(
-    State(models): State<Arc<Router>>,
-    Query(flower): Query<Flower>,
-) -> Result<String, String> {
+type Answer = Result<&'static str, (StatusCode, String)>;
+
+async fn flower(State(models): State<Arc<Router>>, Query(flower): Query<Flower>) -> Answer {
+    let bad = |reason: String| (StatusCode::BAD_REQUEST, reason);
     let numbers = [flower.sepal, flower.petal].join(",");
     let features: Result<Vec<f32>, _> = numbers.split(',').map(str::parse).collect();
-    let features = features.map_err(|_| "write four numbers: ?sepal=5.1,3.5&petal=1.4,0.2")?;
-    let tensor = Tensor::from_vec([1, features.len()], features).map_err(|e| e.to_string())?;
+    let features = features.map_err(|_| bad("?sepal=5.1,3.5&petal=1.4,0.2".to_owned()))?;
+    let tensor = Tensor::from_vec([1, features.len()], features).map_err(|e| bad(e.to_string()))?;
     let request = InferRequest::new("iris", [NamedTensor { name: "X".into(), tensor }]);
     let answer = models.infer(request, &RequestContext::default()).await;
-    let answer = answer.map_err(|error| error.to_string())?;
-    let label = answer.output("label").and_then(|label| label.as_slice::<i64>()?.first());
-    Ok(["setosa", "versicolor", "virginica"][*label.unwrap_or(&0) as usize].to_owned())
+    let answer = answer.map_err(|error| bad(error.client_message()))?;
+    let label = answer.output("label").and_then(|label| label.as_slice::<i64>()?.first().copied());
+    let species = label.and_then(|label| SPECIES.get(usize::try_from(label).ok()?));
+    species.copied().ok_or((StatusCode::INTERNAL_SERVER_ERROR, "no label".to_owned()))
+}
+
+fn app(models: Arc<Router>) -> axum::Router {
+    axum::Router::new().route("/flower", get(flower)).with_state(models)
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let models = outhaul::open(&OpenOptions::path("examples/models"))?.router;
-    let app = axum::Router::new().route("/flower", get(flower)).with_state(models);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:8090").await?;
-    Ok(axum::serve(listener, app).await?)
+    Ok(axum::serve(listener, app(models)).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::Request;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn ask(app: &axum::Router, query: &str) -> (StatusCode, String) {
+        let request = Request::get(format!("/flower?{query}")).body(Body::empty()).unwrap();
+        let answer = app.clone().oneshot(request).await.unwrap();
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn flowers_are_named_and_mistakes_are_told() {
+        let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../models");
+        let app = app(outhaul::open(&OpenOptions::path(models)).unwrap().router);
+        let setosa = ask(&app, "sepal=5.1,3.5&petal=1.4,0.2").await;
+        assert_eq!(setosa, (StatusCode::OK, "setosa".to_owned()));
+        let virginica = ask(&app, "sepal=6.7,3.0&petal=5.2,2.3").await;
+        assert_eq!(virginica, (StatusCode::OK, "virginica".to_owned()));
+        let (status, reason) = ask(&app, "sepal=5.1&petal=1.4,0.2").await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert_eq!(reason, "input 'X' has shape [1,3], expected [batch,4]");
+    }
 }

@@ -118,7 +118,8 @@ fn a_server_answers_reports_and_ends_in_order() {
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert!(answer.contains("[0.5,2.0]"), "{answer}");
     let answer = server.infer("typo", &body);
-    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("its model.toml has problems"), "{answer}");
 
     server.signal("TERM");
     assert_eq!(server.child.wait().unwrap().code(), Some(0));
