@@ -2,8 +2,11 @@
 
 # Tests and demo share one target folder; CI points it outside the checkout.
 CARGO ?= cargo
+# The official ONNX Runtime builds report usage unless told not to; Outhaul tells them itself, the
+# Python scripts are told here.
+export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo build test check lint unit clients fuzz bench models onnxruntime clean
+.PHONY: help demo build test lint unit clients fuzz bench models onnxruntime clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -30,6 +33,9 @@ unit: onnxruntime ## Rust tests only
 
 clients: onnxruntime ## Real clients from PyPI against the built server
 	@bash scripts/clients.sh
+
+fuzz: ## Fuzz every decoder for a minute each (OUTHAUL_FUZZ_SECONDS)
+	OUTHAUL_FUZZ_SECONDS=$${OUTHAUL_FUZZ_SECONDS:-60} $(CARGO) nextest run --locked -p outhaul-fuzz
 
 bench: onnxruntime ## Print the benchmark table (minutes)
 	@bash scripts/bench.sh

@@ -3,6 +3,7 @@
 # Arguments go to the benchmark, such as: scripts/bench.sh --only iris --turns 3
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export ORT_DISABLE_TELEMETRY=1
 
 models=.outhaul/bench-models
 make_bert() { # folder, options...

@@ -2,6 +2,7 @@
 # Everything that proves the project, cheapest first. Called by `make test`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+export ORT_DISABLE_TELEMETRY=1
 
 step() { printf '\n== %s\n' "$*"; }
 

@@ -2,7 +2,6 @@
 
 import json
 import select
-import threading
 import time
 
 import numpy as np
@@ -27,65 +26,6 @@ def server(models, tmp_path_factory):
         server.kill()
         raise
     server.stop()
-
-
-# What the server gives a client to send a head, and the body after it: the defaults of HttpConfig.
-HEAD_TIME = 10
-BODY_TIME = 30
-
-
-class Trickle:
-    """A client that sends the start of a request and then a byte now and then, until the server ends it."""
-
-    def __init__(self, server, start):
-        self.stream = server.connect()
-        self.received = b""
-        self.lasted = None
-        self.stopped = threading.Event()
-        self.thread = threading.Thread(target=self._run, args=(start,))
-        self.thread.start()
-
-    def _run(self, start):
-        began = time.monotonic()
-        with self.stream:
-            self.stream.settimeout(0.25)
-            try:
-                self.stream.sendall(start)
-                while not self.stopped.is_set():
-                    try:
-                        piece = self.stream.recv(65536)
-                    except TimeoutError:
-                        self.stream.sendall(b"x")
-                        continue
-                    if not piece:
-                        break
-                    self.received += piece
-            except (ConnectionResetError, BrokenPipeError):
-                pass
-        self.lasted = time.monotonic() - began
-
-    def wait(self, seconds):
-        """Waits until the server has ended the connection."""
-        self.thread.join(seconds)
-        assert not self.thread.is_alive(), "a slow client is still connected"
-
-    def stop(self):
-        """Ends the client."""
-        self.stopped.set()
-        self.thread.join(PATIENCE)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def trickles(server):
-    """Slow clients that are there for the whole session."""
-    starts = {
-        "head": b"GET /v2/health/live HTTP/1.1\r\nhost: a\r\nx-slow: ",
-        "body": request("POST", "/v2/models/iris/infer", b"{", {"Content-Length": "100000"}),
-    }
-    trickles = {name: Trickle(server, start) for name, start in starts.items()}
-    yield trickles
-    for trickle in trickles.values():
-        trickle.stop()
 
 
 @pytest.fixture(scope="session")

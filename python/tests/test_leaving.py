@@ -83,6 +83,20 @@ def test_idle_connections_do_not_hold_it_up(leaving):
     leaving.stop()
 
 
+def test_half_a_head_does_not_hold_it_up(leaving):
+    half = leaving.connect()
+    half.sendall(b"GET /v2/health")
+    preface = leaving.connect(leaving.grpc_port)
+    preface.sendall(b"PRI * HTTP/2.0\r\n\r\nSM")
+    wait_until(lambda: leaving.metric("outhaul_connections_open") >= 3, "the server to see them")
+    leaving.terminate()
+    # Well before the limit of a head and of the drain.
+    assert leaving.process.wait(5) == 0
+    half.close()
+    preface.close()
+    leaving.stop()
+
+
 def test_half_a_request_holds_it_up_no_longer_than_the_limit(models, tmp_path):
     server = Server(models / "iris", tmp_path / "log", "--drain-timeout", "1s")
     try:

@@ -1,5 +1,5 @@
 //! Repository chores that are checks: `cargo xtask layers` fails where a crate imports one that the
-//! house does not let it see.
+//! house does not let it see, or does not take the workspace's lints.
 //!
 //! The allowed edges are those of ARCHITECTURE.md: a crate imports only from layers below its own.
 //! Dev-dependencies are free, since tests may reach everywhere.
@@ -30,6 +30,9 @@ const OUTSIDE: &[&str] = &["bench", "fuzz", "example-embed", "xtask"];
 
 /// Crates that must not drag in an async runtime or a logger.
 const PURE: &[(&str, &[&str])] = &[("types", &["tokio", "tracing", "axum", "hyper", "tonic"])];
+
+/// Crates with lints of their own. `engine-ort` calls a C library and must allow `unsafe`.
+const OWN_LINTS: &[&str] = &["engine-ort"];
 
 fn main() -> ExitCode {
     let task = std::env::args().nth(1);
@@ -72,6 +75,11 @@ fn violations(metadata: &Value) -> anyhow::Result<Vec<String>> {
         let normal = dependencies.filter(|dependency| dependency["kind"].as_str() != Some("dev"));
         for import in normal.filter_map(|dependency| dependency["name"].as_str()) {
             problems.extend(check(name, import));
+        }
+        let manifest = package["manifest_path"].as_str().context("a package without a manifest")?;
+        let text = std::fs::read_to_string(manifest).with_context(|| manifest.to_owned())?;
+        if !OWN_LINTS.contains(&name) && !text.contains("[lints]\nworkspace = true") {
+            problems.push(format!("{name} does not take the workspace's lints"));
         }
     }
     Ok(problems)

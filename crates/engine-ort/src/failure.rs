@@ -85,7 +85,9 @@ impl Failure {
         let reason = clean(&self.message);
         let callers = match self.code {
             Code::InvalidArgument => true,
-            Code::Fail | Code::Exception => shapes_vary && names_a_shape(&reason),
+            Code::Fail | Code::Exception => {
+                divides_by_zero(&reason) || (shapes_vary && names_a_shape(&reason))
+            }
             _ => false,
         };
         if callers {
@@ -134,6 +136,11 @@ fn describes_the_file(reason: &str) -> bool {
     ]
     .iter()
     .any(|text| reason.contains(text))
+}
+
+/// A divisor of zero came with the request: a constant one would fail every request.
+fn divides_by_zero(reason: &str) -> bool {
+    reason.contains("division by zero") || reason.contains("modulo by zero")
 }
 
 fn names_a_shape(reason: &str) -> bool {
@@ -246,6 +253,9 @@ mod tests {
         let bad_input = |error| matches!(error, RunError::BadInput { .. });
         assert!(bad_input(failure.clone().into_run_error(true)));
         assert!(!bad_input(failure.into_run_error(false)));
+        let message = "element_wise_ops.cc:692 Compute Integer division by zero".to_owned();
+        let division = Failure { code: Code::Fail, message };
+        assert!(bad_input(division.into_run_error(false)));
         let message = "Failed to allocate memory for requested buffer of shape [9]".to_owned();
         let memory = Failure { code: Code::Exception, message };
         assert!(!bad_input(memory.into_run_error(true)));

@@ -112,12 +112,10 @@ impl SharedModel {
         for (name, tensor) in self.inputs.iter().zip(inputs) {
             // An input left out is not named, which leaves it at the model's default.
             if let Some(tensor) = tensor {
-                values.push(InputValue::new(&self.process, tensor)?);
+                let value = InputValue::new(&self.process, tensor)?;
+                borrowed.push(value.read());
+                values.push(value);
                 names.push(name.as_ptr());
-                borrowed.extend(tensor.as_bytes().map(|bytes| {
-                    let start = bytes.as_ptr().addr();
-                    start..start + bytes.len()
-                }));
             }
         }
         let pointers: SmallVec<[*const OrtValue; 4]> =

@@ -99,6 +99,9 @@ impl Value {
 /// One input of a run.
 pub(crate) struct InputValue<'a> {
     value: Value,
+    /// The addresses of the elements that the library reads in place: the caller's, or the aligned
+    /// copy's. Empty where it has its own.
+    read: Range<usize>,
     /// The elements, where the caller's were not aligned. The value points into the heap buffer,
     /// which stays where it is when this struct moves.
     _aligned: Vec<u64>,
@@ -127,6 +130,11 @@ impl<'a> InputValue<'a> {
 
     pub(crate) fn as_ptr(&self) -> *const OrtValue {
         self.value.pointer.as_ptr()
+    }
+
+    /// Returns the addresses of memory that is not the library's, and is gone with this value.
+    pub(crate) fn read(&self) -> Range<usize> {
+        self.read.clone()
     }
 
     fn fixed(
@@ -162,7 +170,8 @@ impl<'a> InputValue<'a> {
         })?;
         // SAFETY: the value was just made and is ours.
         let value = unsafe { Value::from_raw(*api, value)? };
-        Ok(InputValue { value, _aligned: aligned, _borrowed: PhantomData })
+        let read = data.addr()..data.addr() + bytes.len();
+        Ok(InputValue { value, read, _aligned: aligned, _borrowed: PhantomData })
     }
 
     fn strings(process: &Process, shape: &[i64], strings: &Strings) -> Result<Self, Failure> {
@@ -197,7 +206,7 @@ impl<'a> InputValue<'a> {
                 ptr::copy_nonoverlapping(string.as_ptr(), buffer.as_ptr().cast(), string.len());
             }
         }
-        Ok(InputValue { value, _aligned: Vec::new(), _borrowed: PhantomData })
+        Ok(InputValue { value, read: 0..0, _aligned: Vec::new(), _borrowed: PhantomData })
     }
 }
 
@@ -223,7 +232,7 @@ impl AsRef<[u8]> for OutputBuffer {
 }
 
 impl Value {
-    /// Makes a tensor of an output. `borrowed` are the ranges of memory that the inputs lie in.
+    /// Makes a tensor of an output. `borrowed` are the addresses that the inputs' elements lie at.
     pub(crate) fn into_tensor(
         self,
         model: &Arc<SharedModel>,

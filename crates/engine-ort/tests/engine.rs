@@ -5,6 +5,7 @@ mod library;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use outhaul_engine::{Engine, LoadError, LoadOptions, RunError};
 use outhaul_engine_ort::{ENGINE, OnnxRuntime};
 use outhaul_onnx::OnnxModel;
@@ -137,16 +138,25 @@ fn an_input_that_is_also_an_output_is_copied() {
     let runtime = library::open();
     let mut session = runtime.load(&model, &LoadOptions::default()).unwrap().session().unwrap();
 
-    let given = Tensor::from_vec([10_000], vec![1.5_f32; 10_000]).unwrap();
-    let input = given.as_bytes().unwrap().as_ptr_range();
-    let inputs =
-        model.signature.bind([NamedTensor { name: "x".into(), tensor: given.clone() }]).unwrap();
-    let outputs = session.run(&inputs).unwrap();
-    assert_eq!(outputs[0], given);
-    assert_eq!(outputs[1].as_slice::<f32>(), Some(&[-1.5; 10_000][..]));
-    for output in &outputs {
-        let output = output.as_bytes().unwrap().as_ptr_range();
-        assert!(output.end <= input.start || input.end <= output.start);
+    let aligned = Tensor::from_vec([10_000], vec![1.5_f32; 10_000]).unwrap();
+    // What the library reads of this one is a copy, which ends with the run.
+    let padded = Bytes::from([&[0], aligned.as_bytes().unwrap().as_ref()].concat());
+    let unaligned = Tensor::from_bytes(DataType::Fp32, [10_000], padded.slice(1..)).unwrap();
+    assert!(unaligned.as_slice::<f32>().is_none());
+    for given in [aligned.clone(), unaligned] {
+        let input = given.as_bytes().unwrap().as_ptr_range();
+        let tensor = given.clone();
+        let inputs = model.signature.bind([NamedTensor { name: "x".into(), tensor }]).unwrap();
+        let outputs = session.run(&inputs).unwrap();
+        // Memory that was given back would be taken for this, and overwritten.
+        let others: Vec<_> = (0..8).map(|_| vec![u64::MAX; 5_000]).collect();
+        std::hint::black_box(&others);
+        assert!(outputs[0] == given, "the input's elements are no longer there");
+        assert_eq!(outputs[1].as_slice::<f32>(), Some(&[-1.5; 10_000][..]));
+        for output in &outputs {
+            let output = output.as_bytes().unwrap().as_ptr_range();
+            assert!(output.end <= input.start || input.end <= output.start);
+        }
     }
 }
 

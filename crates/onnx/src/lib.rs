@@ -35,5 +35,5 @@ pub use graph::{
     Values,
 };
 pub use model::{OnnxModel, Opset};
-pub use read::{MAX_FILE_BYTES, parse, read};
+pub use read::{parse, read};
 pub use rows::RowIndependence;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use outhaul_types::ModelSignature;
 
-use crate::graph::{AttributeValue, Function, Graph, Initializer, Node};
+use crate::graph::{Attribute, AttributeValue, Function, Graph, Initializer, Node};
 use crate::rows::{self, RowIndependence};
 
 /// A set of operators at a version.
@@ -85,6 +85,33 @@ impl OnnxModel {
         rows::row_independence(self)
     }
 
+    /// Returns whether the cost of a run follows from the size of its inputs. It does not where
+    /// values decide how often something is done, what is done, or how large a tensor becomes.
+    pub fn cost_follows_size(&self) -> bool {
+        let mut follows = true;
+        self.each_node(|node| {
+            let by_value = matches!(
+                &*node.op_type,
+                "If" | "Loop"
+                    | "Scan"
+                    | "ConstantOfShape"
+                    | "Expand"
+                    | "OneHot"
+                    | "Pad"
+                    | "Range"
+                    | "Resize"
+                    | "Tile"
+                    | "Upsample"
+                    | "BlackmanWindow"
+                    | "HammingWindow"
+                    | "HannWindow"
+                    | "MelWeightMatrix"
+            );
+            follows &= !by_value;
+        });
+        follows
+    }
+
     /// Returns the version of an operator set, or `None` where the model does not use it.
     pub fn opset(&self, domain: &str) -> Option<i64> {
         self.opsets.iter().find(|opset| opset.domain == domain).map(|opset| opset.version)
@@ -122,15 +149,24 @@ impl OnnxModel {
     }
 
     pub(crate) fn each_tensor<'a>(&'a self, mut visit: impl FnMut(&'a Initializer)) {
-        self.graph.initializers.iter().for_each(&mut visit);
-        self.each_node(|node| {
-            for attribute in &node.attributes {
-                attribute.value.tensors().iter().for_each(&mut visit);
-                for graph in attribute.value.graphs() {
-                    graph.initializers.iter().for_each(&mut visit);
-                }
-            }
-        });
+        tensors_within(&self.graph, &mut visit);
+        for function in &self.functions {
+            tensors_of(&function.attribute_defaults, &mut visit);
+            function.nodes.iter().for_each(|node| tensors_of(&node.attributes, &mut visit));
+        }
+    }
+}
+
+/// Bounded like [`nodes_within`].
+fn tensors_within<'a>(graph: &'a Graph, visit: &mut impl FnMut(&'a Initializer)) {
+    graph.initializers.iter().for_each(&mut *visit);
+    graph.nodes.iter().for_each(|node| tensors_of(&node.attributes, visit));
+}
+
+fn tensors_of<'a>(attributes: &'a [Attribute], visit: &mut impl FnMut(&'a Initializer)) {
+    for attribute in attributes {
+        attribute.value.tensors().iter().for_each(&mut *visit);
+        attribute.value.graphs().iter().for_each(|graph| tensors_within(graph, visit));
     }
 }
 

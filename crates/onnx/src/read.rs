@@ -13,7 +13,7 @@ use crate::proto;
 use crate::wire::WireReader;
 
 /// The largest file that is read: protobuf messages cannot be larger.
-pub const MAX_FILE_BYTES: u64 = (1 << 31) - 1;
+const MAX_FILE_BYTES: u64 = (1 << 31) - 1;
 
 /// Enough for the description of a small model; weights are seeked over.
 const BUFFER_BYTES: usize = 16 * 1024;

@@ -128,7 +128,7 @@ fn constant(text: &str) -> Vec<u8> {
 }
 
 /// Encodes `a,b = domain.Op(x, y) axis=1`.
-fn node(line: &str) -> Vec<u8> {
+pub(crate) fn node(line: &str) -> Vec<u8> {
     let (outputs, call) = line.split_once(" = ").unwrap();
     let (operator, rest) = call.split_once('(').unwrap();
     let (inputs, attributes) = rest.split_once(')').unwrap();

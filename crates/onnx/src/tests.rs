@@ -233,6 +233,21 @@ fn external_data_stays_in_the_folder() {
             (result, _) => panic!("{location}: {result:?}"),
         }
     }
+    // What a function's attribute is where its caller says nothing.
+    let tensor = external("../secret", "0", "16");
+    let default = field(11, [field(1, "value"), field(5, tensor), int(20, 4)].concat());
+    let mut bytes = model(&graph("in x [n,4]\n out y [n,4]\n y = Identity(x)"), 17);
+    bytes.extend(field(25, [field(1, "F"), field(10, "own"), default].concat()));
+    let error = parse(Bytes::from(bytes), &home.join("model.onnx")).unwrap_err();
+    assert!(error.to_string().contains("leaves the model's folder"), "{error}");
+}
+
+#[test]
+fn values_that_decide_the_cost_are_seen() {
+    let count = "in n i[]\n out y i[k]\n const z i[] = 0\n const o i[] = 1\n y = Range(z, n, o)";
+    for (text, follows) in [("in x [n,4]\n out y [n,4]\n y = Relu(x)", true), (count, false)] {
+        assert_eq!(read_text(text, 17).unwrap().cost_follows_size(), follows, "{text}");
+    }
 }
 
 #[test]

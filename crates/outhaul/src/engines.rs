@@ -50,6 +50,12 @@ impl Engines {
         Ok(Engines { onnxruntime, embedded: Arc::new(Embedded) })
     }
 
+    /// One engine in place of the embedded one, and no ONNX Runtime.
+    #[cfg(test)]
+    pub(crate) fn of(engine: Arc<dyn Engine>) -> Self {
+        Engines { onnxruntime: Err("not looked for".to_owned()), embedded: engine }
+    }
+
     /// Returns every engine with its name, and why it cannot be used where it cannot.
     pub fn all(&self) -> [NamedEngine<'_>; 2] {
         let onnxruntime = self.onnxruntime.as_ref().map_err(String::as_str);

@@ -1,6 +1,7 @@
 //! From paths to a router: scan, read, choose an engine, start the instances.
 
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,6 +41,9 @@ pub struct Opened {
 }
 
 /// Finds and loads models; returns when each of them answers or has failed.
+///
+/// Opening ONNX Runtime sets `ORT_DISABLE_TELEMETRY` in the environment of the process, unless it is
+/// set. Call this before you start threads that read the environment from C, or set the variable.
 ///
 /// # Errors
 ///
@@ -138,7 +142,10 @@ impl Loading {
     }
 
     fn load(&self, candidate: &Candidate, cores: NonZeroUsize) -> Option<Problem> {
-        let (state, problem) = match self.start(candidate, cores) {
+        // A file that trips over a mistake of ours must not take the other models with it.
+        let started = catch_unwind(AssertUnwindSafe(|| self.start(candidate, cores)));
+        let started = started.unwrap_or_else(|_| Err("loading it panicked".to_owned()));
+        let (state, problem) = match started {
             Ok(served) => {
                 announce(&served);
                 (VersionState::Ready(Arc::new(served)), None)
@@ -161,7 +168,7 @@ impl Loading {
     fn start(&self, candidate: &Candidate, cores: NonZeroUsize) -> Result<ServedVersion, String> {
         let Candidate { name, manifest, artefact } = candidate;
         let onnx = outhaul_onnx::read(&artefact.path).map_err(|error| error_chain(&error))?;
-        let rows = onnx.row_independence();
+        let (rows, cost_follows_size) = (onnx.row_independence(), onnx.cost_follows_size());
         let options = LoadOptions { threads: manifest.instances.threads };
         let chosen = self.engines.load(&onnx, manifest.engine, &options);
         let chosen = chosen.map_err(|error| error_chain(&error))?;
@@ -170,6 +177,7 @@ impl Loading {
             version: artefact.version,
             signature: onnx.signature,
             rows,
+            cost_follows_size,
             manifest: manifest.clone(),
             model: chosen.model,
             engine_reason: chosen.reason,
@@ -194,4 +202,55 @@ fn announce(served: &ServedVersion) {
         max_rows = description.max_rows,
         "ready"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use outhaul_engine::embedded::Embedded;
+    use outhaul_engine::{Engine, LoadError, LoadedModel};
+    use outhaul_onnx::OnnxModel;
+    use outhaul_types::VersionChoice;
+
+    use super::*;
+
+    /// Panics on models called `bad.onnx`.
+    struct Panics;
+
+    impl Engine for Panics {
+        fn name(&self) -> &'static str {
+            "panics"
+        }
+
+        fn version(&self) -> String {
+            "0".to_owned()
+        }
+
+        fn load(
+            &self,
+            model: &OnnxModel,
+            options: &LoadOptions,
+        ) -> Result<Arc<dyn LoadedModel>, LoadError> {
+            assert!(!model.path.ends_with("bad.onnx"), "scripted panic");
+            Embedded.load(model, options)
+        }
+    }
+
+    #[test]
+    fn a_model_that_panics_stops_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let model =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/models/identity_fp32.onnx");
+        for name in ["bad.onnx", "good.onnx"] {
+            std::fs::copy(&model, folder.path().join(name)).unwrap();
+        }
+        let (options, engines) = (OpenOptions::path(folder.path()), Engines::of(Arc::new(Panics)));
+        let (router, loading) = prepare(&options, engines, Arc::new(Monitor::new()));
+        let problems = loading.run();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].to_string().contains("loading it panicked"), "{}", problems[0]);
+        assert!(router.describe("good", VersionChoice::Latest).is_ok());
+        assert!(router.describe("bad", VersionChoice::Latest).is_err());
+    }
 }

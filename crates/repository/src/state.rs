@@ -114,12 +114,6 @@ impl<T> Snapshot<T> {
         models
     }
 
-    /// Returns whether every version of every model is ready.
-    pub fn all_ready(&self) -> bool {
-        let mut states = self.models.values().flat_map(|model| &model.versions);
-        states.all(|(_, state)| matches!(state, VersionState::Ready(_)))
-    }
-
     /// Returns the version that `choice` means.
     ///
     /// # Errors
@@ -277,7 +271,6 @@ mod tests {
         assert_eq!(exact(2), Err(Unresolved::Loading));
         assert_eq!(exact(3), Err(Unresolved::UnknownVersion(ModelVersion(3))));
         assert_eq!(resolve(&catalog, VersionChoice::Latest), Err(Unresolved::Loading));
-        assert!(!catalog.snapshot().all_ready());
         catalog.publish([state(2, VersionState::Failed("too large".into()))]);
         assert_eq!(
             resolve(&catalog, VersionChoice::Latest),
@@ -293,7 +286,7 @@ mod tests {
         let (before, served) =
             (catalog.snapshot(), catalog.resolve("iris", VersionChoice::Latest).unwrap());
         catalog.publish([(name("iris"), ModelVersion(1), None)]);
-        assert!(before.all_ready());
+        assert!(before.resolve("iris", VersionChoice::Latest).is_ok());
         assert_eq!((before.models().len(), *served), (1, 101));
         assert!(catalog.snapshot().models().is_empty(), "a model without versions is forgotten");
     }

@@ -1,6 +1,8 @@
 //! The classification extension: the highest elements of each row, as text.
 
-use outhaul_types::{Classification, DataType, Shape, Strings, Tensor};
+use std::cmp::Ordering;
+
+use outhaul_types::{Classification, DataType, Element, Shape, Strings, Tensor};
 
 /// Returns the `count` highest elements of each row as `BYTES [batch, count]` of `value:index`,
 /// highest first, as Triton's classification extension writes them. A tensor of one dimension is
@@ -12,15 +14,27 @@ pub(crate) fn top_classes(
     let Some(&columns) = tensor.shape().last() else {
         return Err("it is a scalar".to_owned());
     };
-    let elements = as_numbers(tensor)?;
     let count = classification.count.min(columns);
-    let mut texts: Vec<String> = Vec::new();
-    for row in elements.chunks(columns.max(1)) {
-        let mut order: Vec<usize> = (0..row.len()).collect();
-        let rank = |value: f64| if value.is_nan() { f64::NEG_INFINITY } else { value };
-        order.sort_by(|&left, &right| rank(row[right]).total_cmp(&rank(row[left])));
-        texts.extend(order[..count].iter().map(|&index| format!("{:.6}:{index}", row[index])));
-    }
+    let texts = match tensor.data_type() {
+        DataType::Fp32 => highest(tensor, count, |value: f32| format!("{value:.6}")),
+        DataType::Fp64 => highest(tensor, count, |value: f64| format!("{value:.6}")),
+        DataType::Fp16 => {
+            highest(tensor, count, |value: half::f16| format!("{:.6}", value.to_f32()))
+        }
+        DataType::Bf16 => {
+            highest(tensor, count, |value: half::bf16| format!("{:.6}", value.to_f32()))
+        }
+        DataType::Uint8 => highest(tensor, count, |value: u8| value.to_string()),
+        DataType::Uint16 => highest(tensor, count, |value: u16| value.to_string()),
+        DataType::Uint32 => highest(tensor, count, |value: u32| value.to_string()),
+        DataType::Uint64 => highest(tensor, count, |value: u64| value.to_string()),
+        DataType::Int8 => highest(tensor, count, |value: i8| value.to_string()),
+        DataType::Int16 => highest(tensor, count, |value: i16| value.to_string()),
+        DataType::Int32 => highest(tensor, count, |value: i32| value.to_string()),
+        DataType::Int64 => highest(tensor, count, |value: i64| value.to_string()),
+        DataType::Bool | DataType::Bytes => None,
+    };
+    let texts = texts.ok_or_else(|| format!("{} elements have no rank", tensor.data_type()))?;
     let mut dimensions = tensor.shape().to_vec();
     if let Some(last) = dimensions.last_mut() {
         *last = count;
@@ -29,39 +43,62 @@ pub(crate) fn top_classes(
     Tensor::from_strings(Shape::new(dimensions), strings).map_err(|error| error.to_string())
 }
 
-fn as_numbers(tensor: &Tensor) -> Result<Vec<f64>, String> {
-    fn widen<T: outhaul_types::Element + Into<f64>>(tensor: &Tensor) -> Option<Vec<f64>> {
-        let elements = tensor.elements_of::<T>()?;
-        Some(elements.iter().map(|&element| element.into()).collect())
+/// Writes the `count` highest elements of each row, which ends with the last dimension; `None`
+/// where the tensor is of another type.
+fn highest<T: Element + PartialOrd>(
+    tensor: &Tensor,
+    count: usize,
+    write: impl Fn(T) -> String,
+) -> Option<Vec<String>> {
+    let elements = tensor.elements_of::<T>()?;
+    let columns = tensor.shape().last().copied().unwrap_or(1);
+    let is_nan = |value: T| value.partial_cmp(&value).is_none();
+    let mut texts = Vec::new();
+    for row in elements.chunks(columns.max(1)) {
+        let mut order: Vec<usize> = (0..row.len()).collect();
+        order.sort_by(|&left, &right| {
+            let (left, right) = (row[left], row[right]);
+            let by_value = right.partial_cmp(&left).unwrap_or(Ordering::Equal);
+            is_nan(left).cmp(&is_nan(right)).then(by_value)
+        });
+        texts.extend(order[..count].iter().map(|&index| format!("{}:{index}", write(row[index]))));
     }
-    let numbers = match tensor.data_type() {
-        DataType::Fp32 => widen::<f32>(tensor),
-        DataType::Fp64 => widen::<f64>(tensor),
-        DataType::Fp16 => widen::<half::f16>(tensor),
-        DataType::Bf16 => widen::<half::bf16>(tensor),
-        DataType::Uint8 => widen::<u8>(tensor),
-        DataType::Uint16 => widen::<u16>(tensor),
-        DataType::Uint32 => widen::<u32>(tensor),
-        DataType::Int8 => widen::<i8>(tensor),
-        DataType::Int16 => widen::<i16>(tensor),
-        DataType::Int32 => widen::<i32>(tensor),
-        DataType::Bool | DataType::Uint64 | DataType::Int64 | DataType::Bytes => None,
-    };
-    numbers.ok_or_else(|| format!("{} elements have no exact rank here", tensor.data_type()))
+    Some(texts)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn in_order(classes: &Tensor) -> Vec<String> {
+        let strings = classes.as_strings().unwrap().iter();
+        strings.map(|text| String::from_utf8(text.to_vec()).unwrap()).collect()
+    }
+
+    fn texts(tensor: &Tensor, count: usize) -> Vec<String> {
+        in_order(&top_classes(tensor, Classification { count }).unwrap())
+    }
+
     #[test]
     fn the_highest_come_first_in_each_row() {
         let tensor = Tensor::from_vec([2, 3], vec![0.25_f32, 0.5, 0.25, f32::NAN, -1.0, -2.0]);
         let classes = top_classes(&tensor.unwrap(), Classification { count: 2 }).unwrap();
         assert_eq!(classes.shape(), &Shape::from([2, 2]));
-        let texts: Vec<_> =
-            classes.as_strings().unwrap().iter().map(String::from_utf8_lossy).collect();
-        assert_eq!(texts, ["0.500000:1", "0.250000:0", "-1.000000:1", "-2.000000:2"]);
+        assert_eq!(in_order(&classes), ["0.500000:1", "0.250000:0", "-1.000000:1", "-2.000000:2"]);
+    }
+
+    #[test]
+    fn whole_numbers_are_written_as_such() {
+        let tensor = Tensor::from_vec([3], vec![i64::MAX - 1, i64::MAX, -7]).unwrap();
+        assert_eq!(texts(&tensor, 9), ["9223372036854775807:1", "9223372036854775806:0", "-7:2"]);
+    }
+
+    #[test]
+    fn equal_values_rank_by_index_and_nan_below_all() {
+        let infinity = f64::INFINITY;
+        let tensor = Tensor::from_vec([5], vec![f64::NAN, -infinity, -0.0, 0.0, infinity]);
+        let expected = ["inf:4", "-0.000000:2", "0.000000:3", "-inf:1", "NaN:0"];
+        assert_eq!(texts(&tensor.unwrap(), 5), expected);
     }
 
     #[test]
@@ -69,8 +106,8 @@ mod tests {
         let count = Classification { count: 1 };
         let scalar = Tensor::from_vec(Shape::new([]), vec![1_f32]).unwrap();
         assert!(top_classes(&scalar, count).is_err());
-        let large = Tensor::from_vec([1], vec![i64::MAX]).unwrap();
-        assert!(top_classes(&large, count).is_err());
+        let truths = Tensor::from_bools([1], [true]).unwrap();
+        assert!(top_classes(&truths, count).is_err());
         let empty = Tensor::from_vec([0, 3], Vec::<f32>::new()).unwrap();
         assert_eq!(top_classes(&empty, count).unwrap().shape(), &Shape::from([0, 1]));
     }

@@ -79,7 +79,6 @@ impl Classify for RouterError {
 
     fn client_message(&self) -> String {
         match self {
-            RouterError::Bind(error) => outhaul_types::error_chain(error),
             RouterError::Queue(error) => error.client_message(),
             _ => self.to_string(),
         }

@@ -49,6 +49,10 @@ impl Router {
     /// # Errors
     ///
     /// See [`RouterError`].
+    ///
+    /// # Panics
+    ///
+    /// Panics outside of a Tokio runtime with its timers on.
     pub async fn infer(
         &self,
         request: InferRequest,
@@ -82,9 +86,9 @@ impl Router {
         let selected =
             signature.select_outputs(request.outputs.iter().map(|output| &output.name))?;
         let inputs = signature.bind(request.inputs)?;
-        let rows = served.rows(&inputs)?;
+        let share = served.share(&inputs)?;
         let deadline = deadline(served.timeout(), &request.parameters, context, started)?;
-        let answer = served.queue().infer(inputs, rows, deadline).await?;
+        let answer = served.queue().infer(inputs, share, deadline).await?;
         let outputs = name_outputs(served, &selected, answer.outputs, &request.outputs)?;
         let response = InferResponse {
             id: request.id,
@@ -93,7 +97,7 @@ impl Router {
             outputs,
             timings: answer.timings,
         };
-        Ok((response, rows))
+        Ok((response, share.rows()))
     }
 
     /// Announces a request whose body is still being read, so that a batch may wait for it. `None`

@@ -7,7 +7,7 @@ use std::time::Duration;
 use outhaul_engine::LoadedModel;
 use outhaul_monitor::{ModelMetrics, Monitor};
 use outhaul_onnx::RowIndependence;
-use outhaul_scheduler::{ModelQueue, QueueConfig, Rule};
+use outhaul_scheduler::{ModelQueue, QueueConfig, Rule, Share};
 use outhaul_types::{
     BindError, BoundInputs, InstanceCount, ModelManifest, ModelName, ModelSignature, ModelVersion,
 };
@@ -24,6 +24,8 @@ pub struct VersionPlan {
     pub signature: ModelSignature,
     /// What its graph does to rows.
     pub rows: RowIndependence,
+    /// Whether the cost of a run follows from the size of its inputs.
+    pub cost_follows_size: bool,
     /// What the user declared.
     pub manifest: ModelManifest,
     /// The weights.
@@ -75,6 +77,7 @@ impl ServedVersion {
             capacity: plan.manifest.queue.capacity.get(),
             rule: Rule { max_rows, max_delay: plan.manifest.batching.max_delay },
             instances: plan.instances(),
+            inline: plan.cost_follows_size,
         };
         let metrics = monitor.model(&plan.name, plan.version);
         let description = ModelDescription {
@@ -127,13 +130,83 @@ impl ServedVersion {
         self.description.max_rows > 1
     }
 
-    /// Returns the rows of a request: what it adds to a batch, or, where nothing is batched, the
-    /// size of its first dimension for the statistics.
-    pub(crate) fn rows(&self, inputs: &BoundInputs) -> Result<usize, BindError> {
+    /// How a request shares a run: by its rows where requests are batched, unless it gives an
+    /// optional input, which stands in for a constant of the graph and has no rows.
+    pub(crate) fn share(&self, inputs: &BoundInputs) -> Result<Share, BindError> {
         if self.gains_from_batches() {
-            return Ok(self.signature().rows(inputs)?.unwrap_or(1));
+            let rows = self.signature().rows(inputs)?.unwrap_or(1);
+            let alone = self.signature().overrides_default(inputs);
+            return Ok(if alone { Share::Alone(rows) } else { Share::Joined(rows) });
         }
+        // Nothing is batched; the first dimension counts in the statistics.
         let first = inputs.iter().flatten().next();
-        Ok(first.and_then(|tensor| tensor.shape().rows()).unwrap_or(1))
+        Ok(Share::Alone(first.and_then(|tensor| tensor.shape().rows()).unwrap_or(1)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use outhaul_engine::{LoadError, Session};
+    use outhaul_types::{DataType, Dimension, NamedTensor, ShapePattern, Tensor, TensorSpec};
+
+    use super::*;
+
+    struct NeverRun;
+
+    impl LoadedModel for NeverRun {
+        fn engine(&self) -> &'static str {
+            "none"
+        }
+
+        fn session(&self) -> Result<Box<dyn Session>, LoadError> {
+            Err(LoadError::Failed { engine: "none", reason: "it never runs".to_owned() })
+        }
+    }
+
+    /// `y = x + b`, where `b` is 0 unless a request says otherwise.
+    fn served(rows: RowIndependence) -> ServedVersion {
+        let spec = |name: &str, shape: ShapePattern, optional| TensorSpec {
+            name: name.into(),
+            data_type: DataType::Fp32,
+            shape,
+            optional,
+        };
+        let row = || ShapePattern::ranked([Dimension::Any, Dimension::Fixed(2)]);
+        let bias = ShapePattern::ranked([Dimension::Any]);
+        let plan = VersionPlan {
+            name: ModelName::new("sum").unwrap(),
+            version: ModelVersion(1),
+            signature: ModelSignature {
+                inputs: vec![spec("x", row(), false), spec("b", bias, true)],
+                outputs: vec![spec("y", row(), false)],
+            },
+            rows,
+            cost_follows_size: true,
+            manifest: ModelManifest::default(),
+            model: Arc::new(NeverRun),
+            engine_reason: String::new(),
+            cores: NonZeroUsize::MIN,
+        };
+        ServedVersion::start(plan, &Monitor::new()).unwrap()
+    }
+
+    #[test]
+    fn a_request_that_replaces_a_default_runs_alone() {
+        let zeros = |name: &str, shape: &[usize]| NamedTensor {
+            name: name.into(),
+            tensor: Tensor::from_vec(shape, vec![0_f32; shape.iter().product()]).unwrap(),
+        };
+        let exact = served(RowIndependence::Exact);
+        let share = |served: &ServedVersion, tensors: Vec<NamedTensor>| {
+            served.share(&served.signature().bind(tensors).unwrap()).unwrap()
+        };
+        assert_eq!(share(&exact, vec![zeros("x", &[3, 2])]), Share::Joined(3));
+        // Joined, two of these would be one bias of two columns.
+        let replaced = vec![zeros("x", &[1, 2]), zeros("b", &[1])];
+        assert_eq!(share(&exact, replaced), Share::Alone(1));
+        let wider = vec![zeros("x", &[3, 2]), zeros("b", &[2])];
+        assert_eq!(share(&exact, wider), Share::Alone(3), "it has no rows to differ");
+        let off = served(RowIndependence::NoBatch { reason: String::new() });
+        assert_eq!(share(&off, vec![zeros("x", &[3, 2])]), Share::Alone(3));
     }
 }

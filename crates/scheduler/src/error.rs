@@ -4,7 +4,7 @@ use outhaul_engine::RunError;
 use outhaul_types::{Classify, ErrorKind};
 
 /// Why a request that reached the queue has no answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum QueueError {
     /// As many requests wait as may wait.
     #[error("the queue is full: {capacity} requests are waiting")]
@@ -15,9 +15,9 @@ pub enum QueueError {
     /// The deadline passed, in the queue or during compute.
     #[error("the deadline passed before there was an answer")]
     DeadlineExceeded,
-    /// The version is being unloaded.
-    #[error("the model version is shutting down")]
-    Closed,
+    /// The instance that had the request ended without an answer.
+    #[error("the instance that had the request ended")]
+    Lost,
     /// The model failed on this request.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -46,9 +46,9 @@ impl Classify for QueueError {
         match self {
             QueueError::Full { .. } => ErrorKind::Overloaded,
             QueueError::DeadlineExceeded => ErrorKind::DeadlineExceeded,
-            QueueError::Closed => ErrorKind::NotReady,
             QueueError::Run(error) => error.kind(),
-            QueueError::Panicked { .. }
+            QueueError::Lost
+            | QueueError::Panicked { .. }
             | QueueError::NoSession { .. }
             | QueueError::BadAnswer { .. } => ErrorKind::EngineFailed,
         }

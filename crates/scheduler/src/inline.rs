@@ -1,15 +1,16 @@
 //! Running very fast models on the calling thread.
 //!
-//! Handing a request to an instance thread and its answer back costs two wake-ups. Where a model is
-//! cheaper than that, the hop would be most of the latency and a good part of the CPU time. So the
-//! cost of a hop is measured once per process, the cost of the model is learnt from its runs, and a
-//! request skips the hop where the model has proved cheaper at its size.
+//! Handing a request to an instance thread and its answer back costs two wake-ups: microseconds between
+//! threads that never rest, tens of microseconds where a core sleeps. Where a model is cheaper than
+//! that, the hop is most of the latency and a good part of the CPU time. So each queue measures what
+//! its hops really cost and what its model costs, and a request skips the hop where the model has
+//! proved cheaper at its size.
 //!
 //! What is not done here: batching. A request that runs on its own thread waits for nobody.
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, mpsc};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use outhaul_engine::Session;
 
@@ -17,49 +18,49 @@ use outhaul_engine::Session;
 /// One such run is more likely an interrupt than a slow model.
 const TOLERATED_SLOW_RUNS: u32 = 3;
 
-/// Returns what handing work to another thread and back costs on this machine: the median of some
-/// hundred round trips, measured once, kept between 2 and 50 microseconds against odd clocks.
-pub fn hop_cost() -> Duration {
-    static COST: OnceLock<Duration> = OnceLock::new();
-    *COST.get_or_init(|| {
-        measure_hop()
-            .unwrap_or(Duration::from_micros(10))
-            .clamp(Duration::from_micros(2), Duration::from_micros(50))
-    })
-}
+/// Bounds of what a hop is taken to cost. Below the lower one a measurement says more of the clock
+/// than of the threads; above the upper one it was the machine that was busy, and holding up an async
+/// thread for that long would hold up other connections.
+const HOP_COST_NS: std::ops::RangeInclusive<u64> = 5_000..=100_000;
 
-fn measure_hop() -> Option<Duration> {
-    let (send, receive) = mpsc::channel::<()>();
-    let (send_back, receive_back) = mpsc::channel::<()>();
-    let echo = std::thread::Builder::new()
-        .name("outhaul-hop".to_owned())
-        .spawn(move || while receive.recv().is_ok_and(|()| send_back.send(()).is_ok()) {})
-        .ok()?;
-    let mut trips = Vec::with_capacity(200);
-    for _ in 0..200 {
-        let start = Instant::now();
-        send.send(()).ok()?;
-        receive_back.recv().ok()?;
-        trips.push(start.elapsed());
-    }
-    drop(send);
-    echo.join().ok()?;
-    trips.sort_unstable();
-    Some(trips[trips.len() / 2])
-}
+/// The share of a new measurement in the running mean, as a power of two: one eighth.
+const HOP_WEIGHT: u32 = 3;
 
 /// What has been learnt of a model's cost: up to which size of input a run is cheaper than a hop.
 #[derive(Debug)]
 pub(crate) struct CostGauge {
-    limit: Duration,
+    /// The running mean of what a hop costs, 0 while none has been measured.
+    hop_ns: AtomicU64,
     proven_bytes: AtomicUsize,
     slow_runs: AtomicU32,
 }
 
 impl CostGauge {
-    /// Makes a gauge that has proven nothing yet.
-    pub(crate) fn new(limit: Duration) -> Self {
-        CostGauge { limit, proven_bytes: AtomicUsize::new(0), slow_runs: AtomicU32::new(0) }
+    /// Makes a gauge that has learnt nothing yet.
+    pub(crate) fn new() -> Self {
+        CostGauge {
+            hop_ns: AtomicU64::new(0),
+            proven_bytes: AtomicUsize::new(0),
+            slow_runs: AtomicU32::new(0),
+        }
+    }
+
+    /// Learns from one hop: the time from submitting to a sleeping instance until it began, plus the
+    /// time from its answer until the caller went on.
+    pub(crate) fn observe_hop(&self, cost: Duration) {
+        let cost = u64::try_from(cost.as_nanos()).unwrap_or(u64::MAX);
+        let cost = cost.clamp(*HOP_COST_NS.start(), *HOP_COST_NS.end());
+        let mean = self.hop_ns.load(Ordering::Relaxed);
+        let mean = match mean {
+            0 => cost,
+            mean => mean - (mean >> HOP_WEIGHT) + (cost >> HOP_WEIGHT),
+        };
+        self.hop_ns.store(mean, Ordering::Relaxed);
+    }
+
+    /// Returns what a hop costs; nothing while that is not known.
+    fn limit(&self) -> Duration {
+        Duration::from_nanos(self.hop_ns.load(Ordering::Relaxed))
     }
 
     /// Returns whether a run on this many input bytes has proved cheaper than a hop.
@@ -67,11 +68,11 @@ impl CostGauge {
         bytes <= self.proven_bytes.load(Ordering::Relaxed)
     }
 
-    /// Learns from one run of one request. Racing observers may lose an update, which only delays
-    /// the next decision by a run.
+    /// Learns from one answer to one request; a failure may come early and proves nothing. Racing
+    /// observers may lose an update, which only delays the next decision by a run.
     pub(crate) fn observe(&self, bytes: usize, compute: Duration) {
         let proven = self.proven_bytes.load(Ordering::Relaxed);
-        if compute <= self.limit {
+        if compute <= self.limit() {
             if self.slow_runs.load(Ordering::Relaxed) != 0 {
                 self.slow_runs.store(0, Ordering::Relaxed);
             }
@@ -85,12 +86,10 @@ impl CostGauge {
             self.proven_bytes.store(bytes / 2, Ordering::Relaxed);
         }
     }
-}
 
-impl CostGauge {
     /// Learns from a run of several requests, which bounds the cost of each of them from above.
     pub(crate) fn observe_at_most(&self, sizes: impl Iterator<Item = usize>, compute: Duration) {
-        if compute <= self.limit
+        if compute <= self.limit()
             && let Some(largest) = sizes.max()
         {
             self.observe(largest, compute);
@@ -137,7 +136,8 @@ mod tests {
 
     #[test]
     fn a_size_must_be_proven_and_can_lose_its_proof() {
-        let gauge = CostGauge::new(Duration::from_micros(10));
+        let gauge = CostGauge::new();
+        gauge.observe_hop(Duration::from_micros(10));
         let (fast, slow) = (Duration::from_micros(5), Duration::from_micros(500));
         assert!(!gauge.is_cheap(16), "nothing is known yet");
         gauge.observe(16, fast);
@@ -155,10 +155,20 @@ mod tests {
     }
 
     #[test]
-    fn the_hop_cost_is_plausible() {
-        let cost = hop_cost();
-        assert!(cost >= Duration::from_micros(2) && cost <= Duration::from_micros(50));
-        assert_eq!(cost, hop_cost(), "measured once");
+    fn a_hop_is_learnt_and_bounded() {
+        let gauge = CostGauge::new();
+        gauge.observe(16, Duration::from_nanos(1));
+        assert!(!gauge.is_cheap(16), "nothing is cheaper than a hop of unknown cost");
+        gauge.observe_hop(Duration::from_secs(1));
+        assert_eq!(gauge.limit(), Duration::from_micros(100));
+        for _ in 0..200 {
+            gauge.observe_hop(Duration::from_micros(20));
+        }
+        let limit = gauge.limit();
+        assert!(
+            limit >= Duration::from_micros(20) && limit < Duration::from_micros(21),
+            "{limit:?}"
+        );
     }
 
     #[test]

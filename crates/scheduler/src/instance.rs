@@ -75,7 +75,10 @@ fn sleep(shared: &Shared, index: usize, until: Option<Instant>) {
     bell.asleep.store(true, Ordering::Relaxed);
     // Pairs with the fence in `Shared::wake_one`.
     fence(Ordering::SeqCst);
-    let nothing_new = shared.intake.is_empty() && !shared.closed.load(Ordering::Relaxed);
+    // Where a batch is held open, there must still be somebody to hold it for.
+    let nothing_new = shared.intake.is_empty()
+        && !shared.closed.load(Ordering::Relaxed)
+        && (until.is_none() || shared.is_awaited());
     match until {
         _ if !nothing_new => {}
         None => std::thread::park(),
@@ -85,35 +88,33 @@ fn sleep(shared: &Shared, index: usize, until: Option<Instant>) {
 }
 
 /// Runs a batch and answers its callers.
-fn run_batch(shared: &Shared, session: &mut Option<Box<dyn Session>>, mut batch: Vec<Work>) {
+fn run_batch(shared: &Shared, session: &mut Option<Box<dyn Session>>, batch: Vec<Work>) {
     if batch.len() == 1 {
         batch.into_iter().for_each(|work| run_alone(shared, session, work));
         return;
     }
     let started = Instant::now();
-    let rows: Vec<usize> = batch.iter().map(|work| work.rows).collect();
+    let rows: Vec<usize> = batch.iter().map(|work| work.share.rows()).collect();
     let inputs: Vec<&BoundInputs> = batch.iter().map(|work| &work.inputs).collect();
     let run = run_together(shared.model.as_ref(), session, &inputs);
     let parted = run.and_then(|run| part(&run.outputs, &rows).map(|parts| (run, parts)));
     match parted {
         Ok((run, parts)) => answer_all(shared, started, batch, (run, parts)),
         Err(error @ (QueueError::Panicked { .. } | QueueError::NoSession { .. })) => {
-            let message = error.to_string();
-            tracing::error!(requests = batch.len(), error = %message, "a batch crashed");
-            for work in batch.drain(..) {
-                let message = message.clone();
-                let _ = work.answer.send(Err(QueueError::Panicked { message }));
+            tracing::error!(requests = batch.len(), %error, "a batch crashed");
+            for work in batch {
+                let _ = work.answer.send(Err(error.clone()));
             }
         }
         // One request's values spoil the whole run: each gets the answer that is its own.
-        Err(_) => batch.drain(..).for_each(|work| run_alone(shared, session, work)),
+        Err(_) => batch.into_iter().for_each(|work| run_alone(shared, session, work)),
     }
 }
 
 fn answer_all(shared: &Shared, started: Instant, batch: Vec<Work>, done: (BatchRun, Vec<Tensors>)) {
     let (run, parts) = done;
     let split = started.elapsed().saturating_sub(run.assemble + run.compute);
-    let batch_rows = batch.iter().map(|work| work.rows).sum();
+    let batch_rows = batch.iter().map(|work| work.share.rows()).sum();
     shared.metrics.record_batch(batch_rows, batch.len(), run.compute);
     // One request alone would have taken no longer than all of them together.
     shared.gauge.observe_at_most(batch.iter().map(|work| input_bytes(&work.inputs)), run.compute);
@@ -126,15 +127,25 @@ fn answer_all(shared: &Shared, started: Instant, batch: Vec<Work>, done: (BatchR
 }
 
 fn run_alone(shared: &Shared, session: &mut Option<Box<dyn Session>>, work: Work) {
-    let Work { inputs, rows, enqueued, answer, .. } = work;
     let started = Instant::now();
-    let result = run_guarded(shared.model.as_ref(), session, &inputs);
-    let compute = started.elapsed();
-    if let Err(error @ QueueError::Panicked { .. }) = &result {
-        tracing::error!(%error, "a request crashed the engine");
+    // It may have been in a batch that failed, and have waited for others to run alone before it.
+    if work.is_dead(started) {
+        work.bury();
+        return;
     }
-    shared.gauge.observe(input_bytes(&inputs), compute);
-    shared.metrics.record_batch(rows, 1, compute);
-    let timings = timings_alone(started.saturating_duration_since(enqueued), compute, rows);
-    let _ = answer.send(result.map(|outputs| Answer { outputs, timings }));
+    let result = run_guarded(shared.model.as_ref(), session, &work.inputs);
+    let compute = started.elapsed();
+    let rows = work.share.rows();
+    match &result {
+        Ok(_) => {
+            shared.gauge.observe(input_bytes(&work.inputs), compute);
+            shared.metrics.record_batch(rows, 1, compute);
+        }
+        Err(error @ (QueueError::Panicked { .. } | QueueError::NoSession { .. })) => {
+            tracing::error!(%error, "a request crashed the engine");
+        }
+        Err(_) => {}
+    }
+    let timings = timings_alone(started.saturating_duration_since(work.enqueued), compute, rows);
+    let _ = work.answer.send(result.map(|outputs| Answer { outputs, timings }));
 }

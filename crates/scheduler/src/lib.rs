@@ -1,11 +1,11 @@
 //! Per model version: a bounded queue, a batcher, and instances on threads of their own.
 //!
 //! The way of a request: [`ModelQueue::infer`] runs it at once on the calling thread where the model
-//! is cheaper than the hop to another thread ([`inline`]); else it goes into a lock-free intake and
-//! wakes an idle instance. An instance sorts the intake into groups of equal shape ([`pending`]), asks
+//! is cheaper than the hop to another thread (`inline`); else it goes into a lock-free intake and
+//! wakes an idle instance. An instance sorts the intake into groups of equal shape (`pending`), asks
 //! the pure batching rule what to run, runs it, and parts the answer.
 //!
-//! The batching rule, in full ([`pending::Pending::decide`]):
+//! The batching rule, in full (`pending::Pending::decide`):
 //!
 //! 1. An idle instance runs what is queued at once. It takes the group whose head has waited
 //!    longest, at most `max_rows` rows, and leaves enough behind that no other idle instance goes
@@ -13,7 +13,8 @@
 //! 2. It holds a batch open only while the batch has room, nothing else could run, and a further
 //!    request is known to be on its way (its body is being read), and never beyond `max_delay` after
 //!    the head arrived or the newest announcement was made.
-//! 3. Requests whose shapes differ beyond the rows are never in one batch, and nothing is padded.
+//! 3. Requests whose shapes differ beyond the rows are never in one batch, and nothing is padded. A
+//!    request whose inputs are not rows throughout ([`Share::Alone`]) is in no batch with others.
 //!
 //! Invariants: submitting takes no lock and never blocks; expired and abandoned requests are dropped
 //! before they cost compute; a panic or error in the engine fails the batch that met it and nothing
@@ -29,7 +30,6 @@ mod queue;
 mod run;
 
 pub use error::QueueError;
-pub use inline::hop_cost;
-pub use pending::{Decision, Observed, Pending, Queued, Rule};
-pub use queue::{Arriving, ModelQueue, QueueConfig};
+pub use pending::Rule;
+pub use queue::{Arriving, ModelQueue, QueueConfig, Share};
 pub use run::Answer;

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// What the rule needs to know of a waiting request.
-pub trait Queued {
+pub(crate) trait Queued {
     /// Returns the rows it adds to a batch.
     fn rows(&self) -> usize;
 
@@ -14,7 +14,7 @@ pub trait Queued {
     fn enqueued(&self) -> Instant;
 
     /// Returns whether it may share a batch with `other`: all inputs agree in every dimension but
-    /// the rows.
+    /// the rows. One that shares with nobody does not fit itself either.
     fn fits(&self, other: &Self) -> bool;
 }
 
@@ -29,16 +29,16 @@ pub struct Rule {
 
 /// What the instances and listeners are doing at the time of a decision.
 #[derive(Clone, Copy, Debug)]
-pub struct Observed {
+pub(crate) struct Observed {
     /// Instances that run nothing, the deciding one included.
-    pub idle: usize,
+    pub(crate) idle: usize,
     /// When the newest of the requests that are still being read was announced, if there is one.
-    pub announced: Option<Instant>,
+    pub(crate) announced: Option<Instant>,
 }
 
 /// What an idle instance is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub(crate) enum Decision {
     /// Run the first `requests` requests of group `group`.
     Run {
         /// Position of the group.
@@ -54,7 +54,7 @@ pub enum Decision {
 
 /// The requests that wait for an instance, grouped by shape, each group in order of arrival.
 #[derive(Debug)]
-pub struct Pending<W> {
+pub(crate) struct Pending<W> {
     groups: Vec<VecDeque<W>>,
 }
 
@@ -67,7 +67,7 @@ impl<W> Default for Pending<W> {
 impl<W: Queued> Pending<W> {
     /// Adds a request to the group it fits into. With `max_rows` 1 nothing is ever batched, so all
     /// requests share one group and no shapes are compared.
-    pub fn push(&mut self, work: W, rule: &Rule) {
+    pub(crate) fn push(&mut self, work: W, rule: &Rule) {
         let fits = |group: &VecDeque<W>| {
             rule.max_rows <= 1 || group.front().is_some_and(|head| head.fits(&work))
         };
@@ -78,17 +78,17 @@ impl<W: Queued> Pending<W> {
     }
 
     /// Returns the number of waiting requests.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.groups.iter().map(VecDeque::len).sum()
     }
 
     /// Returns whether nothing waits.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.groups.is_empty()
     }
 
     /// Decides what the asking idle instance is to do. The rule is stated at the crate's front.
-    pub fn decide(&self, rule: &Rule, observed: &Observed, now: Instant) -> Decision {
+    pub(crate) fn decide(&self, rule: &Rule, observed: &Observed, now: Instant) -> Decision {
         let waiting = self.len();
         let mut wake: Option<Instant> = None;
         for (index, group) in self.by_age() {
@@ -110,7 +110,7 @@ impl<W: Queued> Pending<W> {
     }
 
     /// Takes the requests that [`Pending::decide`] chose.
-    pub fn take(&mut self, group: usize, requests: usize) -> Vec<W> {
+    pub(crate) fn take(&mut self, group: usize, requests: usize) -> Vec<W> {
         let taken = self.groups[group].drain(..requests).collect();
         if self.groups[group].is_empty() {
             self.groups.swap_remove(group);
@@ -119,7 +119,7 @@ impl<W: Queued> Pending<W> {
     }
 
     /// Removes the requests for which `dead` says so and hands each to `bury`.
-    pub fn remove(&mut self, mut dead: impl FnMut(&W) -> bool, mut bury: impl FnMut(W)) {
+    pub(crate) fn remove(&mut self, mut dead: impl FnMut(&W) -> bool, mut bury: impl FnMut(W)) {
         for group in &mut self.groups {
             if group.iter().any(&mut dead) {
                 for work in std::mem::take(group) {
@@ -146,9 +146,9 @@ impl<W: Queued> Pending<W> {
 /// at least one, with their rows. A request without rows still takes a place.
 fn prefix<W: Queued>(group: &VecDeque<W>, share: usize, max_rows: usize) -> (usize, usize) {
     let mut requests = 0;
-    let mut rows = 0;
+    let mut rows = 0_usize;
     for work in group.iter().take(share) {
-        let with_this = rows + work.rows().max(1);
+        let with_this = work.rows().max(1).saturating_add(rows);
         if requests > 0 && with_this > max_rows {
             break;
         }
@@ -160,9 +160,9 @@ fn prefix<W: Queued>(group: &VecDeque<W>, share: usize, max_rows: usize) -> (usi
 
 /// Until when a batch from this group may be held open, if a request is on its way.
 fn hold_open<W: Queued>(group: &VecDeque<W>, rule: &Rule, observed: &Observed) -> Option<Instant> {
-    let head = group.front()?.enqueued();
+    let head = group.front().filter(|head| head.fits(head))?;
     // An announcement that leads to nothing (a client that stalls) holds batches open only once.
-    observed.announced.map(|announced| head.min(announced) + rule.max_delay)
+    observed.announced.map(|announced| head.enqueued().min(announced) + rule.max_delay)
 }
 
 #[cfg(test)]
@@ -187,9 +187,12 @@ mod tests {
         }
 
         fn fits(&self, other: &Self) -> bool {
-            self.shape == other.shape
+            self.shape == other.shape && self.shape != LONER
         }
     }
+
+    /// The shape of requests that share with nobody.
+    const LONER: u8 = 9;
 
     const RULE: Rule = Rule { max_rows: 8, max_delay: Duration::from_millis(2) };
 
@@ -290,6 +293,27 @@ mod tests {
                 works: &[(1, 0)],
                 idle: 1,
                 announced_ago_ms: Some(5),
+                expected: run(0, 1),
+            },
+            Case {
+                name: "requests that share with nobody run one by one",
+                works: &[(1, LONER), (1, LONER)],
+                idle: 1,
+                announced_ago_ms: None,
+                expected: run(0, 1),
+            },
+            Case {
+                name: "and are not held open",
+                works: &[(1, LONER)],
+                idle: 1,
+                announced_ago_ms: Some(0),
+                expected: run(0, 1),
+            },
+            Case {
+                name: "rows beyond counting run alone",
+                works: &[(usize::MAX, 0), (1, 0)],
+                idle: 1,
+                announced_ago_ms: None,
                 expected: run(0, 1),
             },
             Case {

@@ -11,7 +11,7 @@ use outhaul_monitor::ModelMetrics;
 use outhaul_types::{BoundInputs, Deadline};
 use tokio::sync::oneshot;
 
-use crate::inline::{CostGauge, InlineSessions, hop_cost};
+use crate::inline::{CostGauge, InlineSessions};
 use crate::pending::{Observed, Pending, Queued, Rule};
 use crate::run::{Answer, run_guarded, timings_alone};
 use crate::{QueueError, instance};
@@ -25,12 +25,33 @@ pub struct QueueConfig {
     pub rule: Rule,
     /// Threads that run the model.
     pub instances: usize,
+    /// Whether a request may run on its caller's thread, once the model has proved cheap at its
+    /// size. It must be false for a model whose cost does not follow from the size of its inputs.
+    pub inline: bool,
+}
+
+/// How a request shares a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// It may be joined with others, to which it adds this many rows.
+    Joined(usize),
+    /// It runs by itself, since not all of its inputs are rows, and counts as this many.
+    Alone(usize),
+}
+
+impl Share {
+    /// Returns the rows.
+    pub fn rows(self) -> usize {
+        match self {
+            Share::Joined(rows) | Share::Alone(rows) => rows,
+        }
+    }
 }
 
 /// A request in the queue.
 pub(crate) struct Work {
     pub(crate) inputs: BoundInputs,
-    pub(crate) rows: usize,
+    pub(crate) share: Share,
     pub(crate) deadline: Option<Deadline>,
     pub(crate) enqueued: Instant,
     pub(crate) answer: oneshot::Sender<Result<Answer, QueueError>>,
@@ -38,9 +59,21 @@ pub(crate) struct Work {
     pub(crate) place: Option<Place>,
 }
 
+impl Work {
+    /// Returns whether nobody waits for the answer any more.
+    pub(crate) fn is_dead(&self, now: Instant) -> bool {
+        self.answer.is_closed() || self.deadline.is_some_and(|deadline| deadline.has_passed(now))
+    }
+
+    /// Tells the caller that it is too late. The caller may be gone; then there is nobody to tell.
+    pub(crate) fn bury(self) {
+        let _ = self.answer.send(Err(QueueError::DeadlineExceeded));
+    }
+}
+
 impl Queued for Work {
     fn rows(&self) -> usize {
-        self.rows
+        self.share.rows()
     }
 
     fn enqueued(&self) -> Instant {
@@ -48,11 +81,13 @@ impl Queued for Work {
     }
 
     fn fits(&self, other: &Self) -> bool {
-        self.inputs.iter().zip(&other.inputs).all(|pair| match pair {
-            (Some(left), Some(right)) => left.shape().row_shape() == right.shape().row_shape(),
-            (None, None) => true,
-            _ => false,
-        })
+        let joined = [self, other].iter().all(|work| matches!(work.share, Share::Joined(_)));
+        joined
+            && self.inputs.iter().zip(&other.inputs).all(|pair| match pair {
+                (Some(left), Some(right)) => left.shape().row_shape() == right.shape().row_shape(),
+                (None, None) => true,
+                _ => false,
+            })
     }
 }
 
@@ -133,12 +168,23 @@ impl Shared {
     /// Returns what the batching rule needs to know of the instances and listeners.
     pub(crate) fn observe(&self) -> Observed {
         let busy = self.busy.load(Ordering::Relaxed);
-        let arriving = self.arriving.load(Ordering::Relaxed) > 0;
         let announced = Duration::from_nanos(self.announced_ns.load(Ordering::Relaxed));
         Observed {
             idle: self.config.instances.saturating_sub(busy),
-            announced: arriving.then(|| self.epoch + announced),
+            announced: self.is_awaited().then(|| self.epoch + announced),
         }
+    }
+
+    /// Returns whether nothing waits or is waited for, and an instance sleeps.
+    fn is_rested(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) == 0
+            && !self.is_awaited()
+            && self.busy.load(Ordering::Relaxed) < self.config.instances
+    }
+
+    /// Returns whether a request is on its way.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.arriving.load(Ordering::Relaxed) > 0
     }
 
     /// Moves the intake into the groups and drops what nobody waits for any more.
@@ -146,22 +192,16 @@ impl Shared {
         while let Some(work) = self.intake.pop() {
             pending.push(work, &self.config.rule);
         }
-        let expired = |work: &Work| work.deadline.is_some_and(|deadline| deadline.has_passed(now));
-        pending.remove(
-            |work| work.answer.is_closed() || expired(work),
-            |work| {
-                // The caller may be gone; then there is nobody to tell.
-                let _ = work.answer.send(Err(QueueError::DeadlineExceeded));
-            },
-        );
+        pending.remove(|work| work.is_dead(now), Work::bury);
     }
 }
 
-/// A version's queue with its instances. Cheap to share behind an [`Arc`]; dropping it lets the
-/// instances finish what waits and ends them.
+/// A version's queue with its instances, to be shared behind an [`Arc`]. Whoever waits for an answer
+/// borrows it, so when it is dropped nobody does; that ends the instances, and waits for what they
+/// are running.
 pub struct ModelQueue {
     shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl ModelQueue {
@@ -187,24 +227,18 @@ impl ModelQueue {
             busy: AtomicUsize::new(0),
             waiting: Arc::default(),
             closed: AtomicBool::new(false),
-            gauge: CostGauge::new(hop_cost()),
+            gauge: CostGauge::new(),
             inline: InlineSessions::new(instances),
             arriving: AtomicUsize::new(0),
             announced_ns: AtomicU64::new(0),
             epoch: Instant::now(),
             config,
         });
-        let queue = ModelQueue { shared, threads: Mutex::default() };
+        let mut queue = ModelQueue { shared, threads: Vec::with_capacity(instances) };
         for index in 0..instances {
-            let thread = instance::spawn(name, index, Arc::clone(&queue.shared))?;
-            queue.threads.lock().unwrap_or_else(|held| held.into_inner()).push(thread);
+            queue.threads.push(instance::spawn(name, index, Arc::clone(&queue.shared))?);
         }
         Ok(queue)
-    }
-
-    /// Returns the configuration in force.
-    pub fn config(&self) -> &QueueConfig {
-        &self.shared.config
     }
 
     /// Returns the number of requests that wait.
@@ -221,31 +255,33 @@ impl ModelQueue {
         Arriving(Arc::clone(self))
     }
 
-    /// Runs a request and returns its answer. `rows` is what it adds to a batch.
+    /// Runs a request and returns its answer.
     ///
     /// Dropping the future gives the request up: if it still waits, it is never run.
     ///
     /// # Errors
     ///
     /// See [`QueueError`].
+    ///
+    /// # Panics
+    ///
+    /// Panics outside of a Tokio runtime with its timers on, where there is a deadline.
     pub async fn infer(
         &self,
         inputs: BoundInputs,
-        rows: usize,
+        share: Share,
         deadline: Option<Deadline>,
     ) -> Result<Answer, QueueError> {
         let shared = &*self.shared;
-        let inputs = match self.try_inline(inputs, rows, deadline) {
+        let inputs = match self.try_inline(inputs, share, deadline) {
             Ok(result) => return result,
             Err(inputs) => inputs,
         };
-        if shared.closed.load(Ordering::Relaxed) {
-            return Err(QueueError::Closed);
-        }
+        let rested = shared.is_rested();
         let place = self.take_place()?;
         let (answer, receive) = oneshot::channel();
         let enqueued = Instant::now();
-        shared.intake.push(Work { inputs, rows, deadline, enqueued, answer, place: Some(place) });
+        shared.intake.push(Work { inputs, share, deadline, enqueued, answer, place: Some(place) });
         shared.wake_one();
         let received = match deadline {
             None => receive.await,
@@ -253,7 +289,12 @@ impl ModelQueue {
                 .await
                 .map_err(|_| QueueError::DeadlineExceeded)?,
         };
-        received.unwrap_or(Err(QueueError::Closed))
+        let answer = received.unwrap_or(Err(QueueError::Lost))?;
+        if rested {
+            // Nothing was in the way, so what was not computing was the way there and back.
+            shared.gauge.observe_hop(enqueued.elapsed().saturating_sub(answer.timings.compute));
+        }
+        Ok(answer)
     }
 
     /// Runs the request on this thread where that is cheaper than the hop and nobody waits; gives
@@ -261,12 +302,13 @@ impl ModelQueue {
     fn try_inline(
         &self,
         inputs: BoundInputs,
-        rows: usize,
+        share: Share,
         deadline: Option<Deadline>,
     ) -> Result<Result<Answer, QueueError>, BoundInputs> {
         let shared = &*self.shared;
         let bytes = input_bytes(&inputs);
-        if !shared.gauge.is_cheap(bytes) || shared.waiting.load(Ordering::Relaxed) > 0 {
+        let may = shared.config.inline && shared.gauge.is_cheap(bytes);
+        if !may || shared.waiting.load(Ordering::Relaxed) > 0 {
             return Err(inputs);
         }
         let Some(mut slot) = shared.inline.try_acquire() else {
@@ -278,9 +320,11 @@ impl ModelQueue {
         }
         let result = run_guarded(shared.model.as_ref(), &mut slot, &inputs);
         let compute = started.elapsed();
-        shared.gauge.observe(bytes, compute);
-        shared.metrics.record_batch(rows, 1, compute);
-        let timings = timings_alone(Duration::ZERO, compute, rows);
+        if result.is_ok() {
+            shared.gauge.observe(bytes, compute);
+            shared.metrics.record_batch(share.rows(), 1, compute);
+        }
+        let timings = timings_alone(Duration::ZERO, compute, share.rows());
         Ok(result.map(|outputs| Answer { outputs, timings }))
     }
 
@@ -296,32 +340,22 @@ impl ModelQueue {
         }
         Place::take(shared).ok_or(QueueError::Full { capacity: shared.config.capacity })
     }
-
-    /// Lets the instances finish what waits, ends them, and waits for that. Later requests fail.
-    pub fn close(&self) {
-        self.shared.closed.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        for bell in &self.shared.bells {
-            bell.asleep.store(false, Ordering::Relaxed);
-            if let Some(thread) = bell.thread.get() {
-                thread.unpark();
-            }
-        }
-        let mut threads = self.threads.lock().unwrap_or_else(|held| held.into_inner());
-        for thread in threads.drain(..) {
-            // An instance catches its panics; one that got through has already been printed.
-            let _ = thread.join();
-        }
-        // A request that slipped in while the instances ended gets its answer here.
-        while let Some(work) = self.shared.intake.pop() {
-            let _ = work.answer.send(Err(QueueError::Closed));
-        }
-    }
 }
 
 impl Drop for ModelQueue {
     fn drop(&mut self) {
-        self.close();
+        self.shared.closed.store(true, Ordering::Relaxed);
+        // Pairs with the fence in `instance::sleep`.
+        fence(Ordering::SeqCst);
+        for bell in &self.shared.bells {
+            if let Some(thread) = bell.thread.get() {
+                thread.unpark();
+            }
+        }
+        for thread in self.threads.drain(..) {
+            // An instance catches its panics; one that got through has already been printed.
+            let _ = thread.join();
+        }
     }
 }
 

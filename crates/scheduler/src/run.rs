@@ -17,26 +17,25 @@ pub struct Answer {
     pub timings: Timings,
 }
 
-/// Runs a session, turning a panic into an error. After a panic the session is dropped and `slot`
-/// left empty; the next run opens a new one.
+/// Runs a session, opened first where `slot` is empty, turning a panic into an error. After a panic
+/// the session is dropped and `slot` left empty; the next run opens a new one.
 pub(crate) fn run_guarded(
     model: &dyn LoadedModel,
     slot: &mut Option<Box<dyn Session>>,
     inputs: &BoundInputs,
 ) -> Result<Tensors, QueueError> {
-    let session = match slot {
-        Some(session) => session,
-        None => {
-            let opened = model.session();
-            let session = opened.map_err(|error| QueueError::NoSession {
+    let run = || -> Result<Tensors, QueueError> {
+        let session = match slot {
+            Some(session) => session,
+            None => slot.insert(model.session().map_err(|error| QueueError::NoSession {
                 reason: outhaul_types::error_chain(&error),
-            })?;
-            slot.insert(session)
-        }
+            })?),
+        };
+        Ok(session.run(inputs)?)
     };
     // Nothing that the closure may leave half-changed is used again: the session is thrown away.
-    match catch_unwind(AssertUnwindSafe(|| session.run(inputs))) {
-        Ok(result) => Ok(result?),
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result,
         Err(panic) => {
             *slot = None;
             Err(QueueError::Panicked { message: panic_message(panic.as_ref()) })

@@ -2,13 +2,14 @@
 //! depends on timing.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use outhaul_engine::{LoadError, LoadedModel, RunError, Session};
 use outhaul_monitor::ModelMetrics;
-use outhaul_scheduler::{Answer, ModelQueue, QueueConfig, QueueError, Rule};
+use outhaul_scheduler::{Answer, ModelQueue, QueueConfig, QueueError, Rule, Share};
 use outhaul_types::{BoundInputs, Classify, Deadline, ErrorKind, Tensor, Tensors};
 
 /// What a scripted run does with its inputs.
@@ -55,6 +56,23 @@ impl Session for ScriptedSession {
     }
 }
 
+/// A model that panics when its first session is opened.
+struct OpensSecondTime {
+    tried: AtomicBool,
+    model: Scripted,
+}
+
+impl LoadedModel for OpensSecondTime {
+    fn engine(&self) -> &'static str {
+        self.model.engine()
+    }
+
+    fn session(&self) -> Result<Box<dyn Session>, LoadError> {
+        assert!(self.tried.swap(true, Ordering::Relaxed), "scripted panic");
+        self.model.session()
+    }
+}
+
 struct Rig {
     queue: Arc<ModelQueue>,
     started: Receiver<usize>,
@@ -63,10 +81,18 @@ struct Rig {
 
 impl Rig {
     fn new(script: Script, config: QueueConfig) -> Self {
+        Rig::with(script, config, |model| Arc::new(model))
+    }
+
+    fn with(
+        script: Script,
+        config: QueueConfig,
+        loaded: impl FnOnce(Scripted) -> Arc<dyn LoadedModel>,
+    ) -> Self {
         let (started, started_here) = channel();
         let (permits_here, permits) = channel();
         let permits = Arc::new(Mutex::new(permits));
-        let model = Arc::new(Scripted { script, started, permits });
+        let model = loaded(Scripted { script, started, permits });
         let metrics = Arc::<ModelMetrics>::default();
         let queue = ModelQueue::spawn("scripted", model, config, metrics).unwrap();
         Rig { queue: Arc::new(queue), started: started_here, permits: permits_here }
@@ -74,18 +100,18 @@ impl Rig {
 
     /// Submits a request and returns once it is queued.
     fn submit(&self, elements: &[f32]) -> tokio::task::JoinHandle<Result<Answer, QueueError>> {
-        self.submit_until(elements, None)
+        self.submit_as(elements, Share::Joined(elements.len()), None)
     }
 
-    fn submit_until(
+    fn submit_as(
         &self,
         elements: &[f32],
+        share: Share,
         deadline: Option<Deadline>,
     ) -> tokio::task::JoinHandle<Result<Answer, QueueError>> {
         let queue = Arc::clone(&self.queue);
         let inputs = inputs(elements);
-        let rows = elements.len();
-        tokio::spawn(async move { queue.infer(inputs, rows, deadline).await })
+        tokio::spawn(async move { queue.infer(inputs, share, deadline).await })
     }
 
     /// The rows of the next run that starts.
@@ -113,7 +139,7 @@ fn inputs(elements: &[f32]) -> BoundInputs {
 
 fn config(instances: usize) -> QueueConfig {
     let rule = Rule { max_rows: 8, max_delay: Duration::from_millis(2) };
-    QueueConfig { capacity: 16, rule, instances }
+    QueueConfig { capacity: 16, rule, instances, inline: true }
 }
 
 fn double(elements: &[f32]) -> Result<Vec<f32>, RunError> {
@@ -197,7 +223,8 @@ async fn expired_work_is_dropped_before_compute() {
     let rig = Rig::new(double, config(1));
     let running = rig.submit(&[1.0]);
     rig.next_run().await;
-    let expired = rig.submit_until(&[2.0], Some(Deadline(Instant::now())));
+    let deadline = Some(Deadline(Instant::now()));
+    let expired = rig.submit_as(&[2.0], Share::Joined(1), deadline);
     let error = expired.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
     let later = rig.submit(&[3.0, 4.0]);
@@ -232,6 +259,64 @@ async fn one_bad_request_does_not_spoil_its_batch() {
     assert_eq!(elements(&good.await.unwrap().unwrap()), [10.0]);
 }
 
+#[tokio::test]
+async fn who_left_meanwhile_is_not_run_when_a_batch_is_run_one_by_one() {
+    let rig = Rig::new(fails_on_nan, config(1));
+    let running = rig.submit(&[1.0]);
+    rig.next_run().await;
+    let bad = rig.submit(&[f32::NAN]);
+    rig.until_waiting(1).await;
+    let leaving = rig.submit(&[5.0]);
+    rig.until_waiting(2).await;
+    rig.permits.send(()).unwrap();
+    assert_eq!(rig.next_run().await, 2, "both run together");
+    leaving.abort();
+    assert!(leaving.await.unwrap_err().is_cancelled());
+    let later = rig.submit(&[6.0, 7.0, 8.0]);
+    rig.permits.send(()).unwrap();
+    assert_eq!(rig.next_run().await, 1, "the bad one alone");
+    rig.permits.send(()).unwrap();
+    assert_eq!(rig.next_run().await, 3, "the next is the one that came later");
+    rig.permits.send(()).unwrap();
+    assert!(running.await.unwrap().is_ok() && later.await.unwrap().is_ok());
+    assert!(bad.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_request_that_shares_with_nobody_runs_alone() {
+    let rig = Rig::new(double, config(1));
+    let running = rig.submit(&[1.0]);
+    rig.next_run().await;
+    let waiting: Vec<_> =
+        [2.0, 3.0].iter().map(|value| rig.submit_as(&[*value], Share::Alone(1), None)).collect();
+    rig.until_waiting(2).await;
+    rig.permits.send(()).unwrap();
+    for answer in waiting {
+        assert_eq!(rig.next_run().await, 1);
+        rig.permits.send(()).unwrap();
+        assert_eq!(answer.await.unwrap().unwrap().timings.batch_rows, 1);
+    }
+    assert!(running.await.unwrap().is_ok());
+}
+
+/// However close the end of the announcement and the decision to wait for it come together.
+#[tokio::test]
+async fn an_announcement_that_comes_to_nothing_ends_the_wait() {
+    let held = Rule { max_rows: 8, max_delay: Duration::from_secs(60) };
+    let rig = Rig::new(double, QueueConfig { rule: held, inline: false, ..config(1) });
+    let began = Instant::now();
+    for _ in 0..200 {
+        rig.permits.send(()).unwrap();
+        let arriving = rig.queue.announce();
+        let answer = rig.submit(&[1.0]);
+        rig.until_waiting(1).await;
+        drop(arriving);
+        assert!(answer.await.unwrap().is_ok());
+        assert_eq!(rig.next_run().await, 1);
+    }
+    assert!(began.elapsed() < held.max_delay, "the whole delay was waited for");
+}
+
 fn panics_on_nan(elements: &[f32]) -> Result<Vec<f32>, RunError> {
     assert!(!elements.iter().any(|element| element.is_nan()), "scripted panic");
     double(elements)
@@ -249,6 +334,17 @@ async fn a_panic_fails_its_own_batch_and_the_instance_lives_on() {
         rig.permits.send(()).unwrap();
         assert_eq!(elements(&rig.submit(&[1.0]).await.unwrap().unwrap()), [2.0]);
     }
+}
+
+#[tokio::test]
+async fn a_panic_while_a_session_is_opened_is_a_failed_request() {
+    let rig = Rig::with(double, config(1), |model| {
+        Arc::new(OpensSecondTime { tried: AtomicBool::new(false), model })
+    });
+    let error = rig.submit(&[1.0]).await.unwrap().unwrap_err();
+    assert!(matches!(&error, QueueError::Panicked { .. }), "{error}");
+    rig.permits.send(()).unwrap();
+    assert_eq!(elements(&rig.submit(&[1.0]).await.unwrap().unwrap()), [2.0]);
 }
 
 fn drops_a_row(elements: &[f32]) -> Result<Vec<f32>, RunError> {
@@ -285,19 +381,39 @@ async fn a_cheap_model_skips_the_hop_once_it_has_proved_cheap() {
     assert!(inline, "a model of a microsecond never skipped the hop in 1000 runs");
 }
 
+/// A failure is often quick: nothing may be concluded from it for an answer of the same size.
 #[tokio::test]
-async fn closing_answers_what_waits_and_refuses_what_comes() {
-    let rig = Rig::new(double, config(1));
-    let waiting: Vec<_> = (0..4).map(|value| rig.submit(&[value as f32])).collect();
-    rig.next_run().await;
-    for _ in 0..8 {
+async fn failures_do_not_prove_a_model_cheap() {
+    let rig = Rig::new(fails_on_nan, config(1));
+    for _ in 0..200 {
         rig.permits.send(()).unwrap();
+        assert!(rig.submit(&[f32::NAN]).await.unwrap().is_err());
     }
-    let queue = Arc::clone(&rig.queue);
-    tokio::task::spawn_blocking(move || queue.close()).await.unwrap();
-    for answer in waiting {
-        let answered = answer.await.unwrap();
-        assert!(matches!(answered, Ok(_) | Err(QueueError::Closed)), "{answered:?}");
+    rig.permits.send(()).unwrap();
+    let timings = rig.submit(&[1.0]).await.unwrap().unwrap().timings;
+    assert!(!timings.queue.is_zero(), "the first answer was not computed by an instance");
+}
+
+#[tokio::test]
+async fn a_model_whose_cost_its_size_does_not_tell_never_skips_the_hop() {
+    let rig = Rig::new(double, QueueConfig { inline: false, ..config(1) });
+    for _ in 0..1000 {
+        rig.permits.send(()).unwrap();
+        let timings = rig.submit(&[1.0]).await.unwrap().unwrap().timings;
+        assert!(!timings.queue.is_zero());
     }
-    assert!(matches!(rig.submit(&[1.0, 2.0]).await.unwrap(), Err(QueueError::Closed)));
+}
+
+#[tokio::test]
+async fn dropping_the_queue_ends_its_instances() {
+    let rig = Rig::new(double, config(2));
+    let running = rig.submit(&[1.0]);
+    rig.next_run().await;
+    running.abort();
+    assert!(running.await.unwrap_err().is_cancelled());
+    let Rig { queue, started, permits } = rig;
+    permits.send(()).unwrap();
+    let queue = Arc::into_inner(queue).expect("nobody else holds it");
+    tokio::task::spawn_blocking(move || drop(queue)).await.unwrap();
+    assert!(started.recv().is_err(), "the model and its sessions are gone");
 }

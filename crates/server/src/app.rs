@@ -101,6 +101,22 @@ impl App {
     }
 }
 
+/// Counts a connection while it is open.
+pub(crate) struct OpenConnection(Arc<App>);
+
+impl OpenConnection {
+    pub(crate) fn new(app: Arc<App>) -> Self {
+        app.server_metrics().connection_opened();
+        OpenConnection(app)
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.server_metrics().connection_closed();
+    }
+}
+
 /// Ids that are unique in this process and, by their random start, very likely between processes.
 struct RequestIds {
     process: u64,

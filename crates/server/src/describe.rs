@@ -5,8 +5,8 @@ use outhaul_protocol::describe::{
     BatchStatistics, DurationStatistic, ModelConfig, ModelStatistics, ServerMetadata,
 };
 use outhaul_protocol::oip;
-use outhaul_router::ModelDescription;
-use outhaul_types::{ModelName, ModelVersion};
+use outhaul_router::{ModelDescription, Router, RouterError};
+use outhaul_types::{ModelName, ModelVersion, VersionChoice};
 
 /// What the server says of itself.
 pub(crate) const SERVER: ServerMetadata<'static> = ServerMetadata {
@@ -18,6 +18,29 @@ pub(crate) const SERVER: ServerMetadata<'static> = ServerMetadata {
 /// Returns the protocol's word for kind of file and engine.
 pub(crate) fn platform(model: &ModelDescription) -> String {
     format!("{}_onnx", model.engine)
+}
+
+/// Returns the versions that metadata names: all that are ready, or the one that was asked for.
+pub(crate) fn versions(
+    router: &Router,
+    model: &str,
+    asked: VersionChoice,
+) -> Result<Vec<ModelVersion>, RouterError> {
+    match asked {
+        VersionChoice::Latest => router.versions(model),
+        VersionChoice::Exact(version) => Ok(vec![version]),
+    }
+}
+
+/// Returns the facts that the protocol has no field for, as far as there are any.
+pub(crate) fn properties(model: &ModelDescription) -> Vec<(&str, &str)> {
+    let facts = [
+        ("engine", model.engine),
+        ("engine_reason", &model.engine_reason),
+        ("batching", model.batching.as_str()),
+        ("batching_reason", model.batching.reason()),
+    ];
+    facts.into_iter().filter(|(_, fact)| !fact.is_empty()).collect()
 }
 
 /// Returns how a model is run, in the words of Triton's configuration.

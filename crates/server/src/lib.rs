@@ -9,9 +9,11 @@
 //!
 //! Start with [`App`], which all listeners share, then [`http::serve`].
 
+mod answered;
 mod app;
 mod describe;
 pub mod grpc;
 pub mod http;
+mod pace;
 
 pub use app::{App, AppConfig};

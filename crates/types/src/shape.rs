@@ -78,7 +78,8 @@ impl fmt::Display for Shape {
 pub enum Dimension {
     /// Exactly this many.
     Fixed(usize),
-    /// Any number, under a name: dimensions of one name have one size within a request.
+    /// Any number, under a name. The name is for people and for graph analysis: exporters use one
+    /// name for sizes that differ, and engines run such requests, so nobody is held to it.
     Named(Name),
     /// Any number.
     Any,
@@ -109,8 +110,7 @@ impl ShapePattern {
         ShapePattern::Ranked(dimensions.into_iter().collect())
     }
 
-    /// Returns whether `shape` fits. Equality of same-named dimensions is not checked here, since
-    /// it spans tensors; [`crate::ModelSignature::bind`] does that.
+    /// Returns whether `shape` fits.
     pub fn accepts(&self, shape: &Shape) -> bool {
         match self {
             ShapePattern::AnyRank => true,

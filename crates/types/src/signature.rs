@@ -2,9 +2,7 @@
 
 use smallvec::SmallVec;
 
-use crate::{
-    Classify, DataType, ErrorKind, Name, NamedTensor, Shape, ShapePattern, Tensor, TensorError,
-};
+use crate::{Classify, DataType, ErrorKind, Name, NamedTensor, Shape, ShapePattern, Tensor};
 
 /// One input or output of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,12 +49,6 @@ pub enum BindError {
     DuplicateOutput { name: Name },
     #[error("input '{name}' has {received} rows where input '{first}' has {expected}")]
     RowsDiffer { name: Name, received: usize, first: Name, expected: usize },
-    #[error("input '{name}' is not a tensor")]
-    BadTensor {
-        name: Name,
-        #[source]
-        source: TensorError,
-    },
 }
 
 impl Classify for BindError {
@@ -117,15 +109,21 @@ impl ModelSignature {
         Ok(bound)
     }
 
-    /// Returns the number of rows that all inputs agree on, for models whose first dimension is
-    /// the batch; `None` where there is no input with rows.
+    /// Returns whether a request gives an optional input, in place of what the model holds.
+    pub fn overrides_default(&self, inputs: &BoundInputs) -> bool {
+        self.inputs.iter().zip(inputs).any(|(spec, tensor)| spec.optional && tensor.is_some())
+    }
+
+    /// Returns the number of rows that all required inputs agree on, for models whose first
+    /// dimension is the batch; `None` where there is no such input with rows. Optional inputs stand
+    /// in for constants, whose first dimension is any.
     ///
     /// # Errors
     ///
     /// Fails where two inputs have different numbers of rows.
     pub fn rows(&self, inputs: &BoundInputs) -> Result<Option<usize>, BindError> {
         let mut agreed: Option<(&TensorSpec, usize)> = None;
-        for (spec, tensor) in self.inputs.iter().zip(inputs) {
+        for (spec, tensor) in self.inputs.iter().zip(inputs).filter(|(spec, _)| !spec.optional) {
             let Some(rows) = tensor.as_ref().and_then(|tensor| tensor.shape().rows()) else {
                 continue;
             };
@@ -182,7 +180,8 @@ mod tests {
     use super::*;
     use crate::Dimension;
 
-    fn signature() -> ModelSignature {
+    /// Two inputs, the second optional or not.
+    fn signature_with(optional: bool) -> ModelSignature {
         let spec = |name: &str, optional| TensorSpec {
             name: name.into(),
             data_type: DataType::Fp32,
@@ -190,9 +189,13 @@ mod tests {
             optional,
         };
         ModelSignature {
-            inputs: vec![spec("left", false), spec("right", true)],
+            inputs: vec![spec("left", false), spec("right", optional)],
             outputs: vec![spec("sum", false), spec("difference", false)],
         }
+    }
+
+    fn signature() -> ModelSignature {
+        signature_with(true)
     }
 
     fn tensor(name: &str, rows: usize, columns: usize) -> NamedTensor {
@@ -208,11 +211,14 @@ mod tests {
         let bound = signature().bind([tensor("right", 1, 2), tensor("left", 3, 2)]).unwrap();
         assert_eq!(bound[0].as_ref().unwrap().shape().rows(), Some(3));
         assert_eq!(
-            signature().rows(&bound).unwrap_err().to_string(),
+            signature_with(false).rows(&bound).unwrap_err().to_string(),
             "input 'right' has 1 rows where input 'left' has 3"
         );
+        assert_eq!(signature().rows(&bound), Ok(Some(3)), "a default may have any shape");
+        assert!(signature().overrides_default(&bound));
         let bound = signature().bind([tensor("left", 3, 2)]).unwrap();
         assert_eq!(signature().rows(&bound), Ok(Some(3)));
+        assert!(!signature().overrides_default(&bound));
     }
 
     #[test]

@@ -203,18 +203,6 @@ impl Tensor {
         }
     }
 
-    /// Returns the same elements under another shape.
-    ///
-    /// # Errors
-    ///
-    /// Fails where the number of elements differs.
-    pub fn reshaped(mut self, shape: impl Into<Shape>) -> Result<Self, TensorError> {
-        let shape = shape.into();
-        check_count(&shape, self.len())?;
-        self.shape = shape;
-        Ok(self)
-    }
-
     /// Returns some rows (indices of the outermost dimension), sharing the elements.
     ///
     /// # Panics
@@ -224,7 +212,8 @@ impl Tensor {
     pub fn slice_rows(&self, rows: Range<usize>) -> Tensor {
         let total = self.shape.rows().expect("a scalar has no rows");
         assert!(rows.start <= rows.end && rows.end <= total, "rows {rows:?} of {total}");
-        let row_elements: usize = self.shape.row_shape().iter().product();
+        // Saturating, since an empty tensor may declare dimensions of any size.
+        let row_elements = self.shape.row_shape().iter().copied().fold(1, usize::saturating_mul);
         let shape = self.shape.with_rows(rows.len());
         let elements = rows.start * row_elements..rows.end * row_elements;
         let data = match &self.data {
@@ -251,7 +240,7 @@ impl Tensor {
         if let [only] = parts {
             return Ok((*only).clone());
         }
-        let mut rows = 0;
+        let mut rows = 0_usize;
         for part in parts {
             let fits = part.data_type == first.data_type
                 && !part.shape.is_empty()
@@ -264,7 +253,12 @@ impl Tensor {
                     right_shape: part.shape.clone(),
                 });
             }
-            rows += part.shape.rows().unwrap_or(0);
+            // No tensor with elements has so many rows; empty ones may say anything.
+            rows = part
+                .shape
+                .rows()
+                .and_then(|own| own.checked_add(rows))
+                .ok_or_else(|| TensorError::TooLarge(part.shape.clone()))?;
         }
         let data = match first.data {
             TensorData::Fixed(_) => {
@@ -432,6 +426,12 @@ mod tests {
         let empty = Tensor::from_vec([0, 4], Vec::<f32>::new()).unwrap();
         assert!(empty.is_empty());
         assert_eq!(empty.as_slice::<f32>(), Some(&[][..]));
+        let endless = Tensor::from_vec([1, 0, usize::MAX, 2], Vec::<f32>::new()).unwrap();
+        assert_eq!(endless.slice_rows(0..1), endless);
+        let wide = Tensor::from_vec([0, usize::MAX, 2], Vec::<f32>::new()).unwrap();
+        assert_eq!(wide.slice_rows(0..0), wide);
+        let long = Tensor::from_vec([usize::MAX, 0], Vec::<f32>::new()).unwrap();
+        assert!(Tensor::concatenate_rows(&[&long, &long]).is_err(), "twice as many rows");
         let scalar = Tensor::from_vec(Shape::new([]), vec![2.5_f64]).unwrap();
         assert_eq!((scalar.len(), scalar.shape().rows()), (1, None));
     }

@@ -11,8 +11,9 @@ use super::value::{Cause, Dims, Reason, Result, Value};
 use crate::graph::{Attribute, AttributeValue, Function, Graph, Initializer, Node, Values};
 use crate::model::{OnnxModel, Opset};
 
-/// Functions may call functions; nothing real goes deeper.
-const MAX_CALL_DEPTH: usize = 16;
+/// Functions may call functions, and branches hold branches; nothing real goes deeper, and the stack
+/// of an ordinary thread holds this much in a debug build.
+const MAX_DEPTH: usize = 48;
 /// Functions that call functions twice each would otherwise take time without end.
 const MAX_NODES: usize = 2_000_000;
 
@@ -41,7 +42,7 @@ pub(super) struct Evaluator<'a> {
     opsets: &'a [Opset],
     /// Whether a function of the file draws random numbers; callers are not told apart.
     random_functions: bool,
-    call_depth: usize,
+    depth: usize,
     nodes: usize,
 }
 
@@ -50,7 +51,7 @@ impl<'a> Evaluator<'a> {
         let mut bodies = model.functions.iter().flat_map(|function| &function.nodes);
         let random_functions = bodies.any(draws_random_numbers);
         let opsets = &model.opsets;
-        Evaluator { model, symbols, opsets, random_functions, call_depth: 0, nodes: 0 }
+        Evaluator { model, symbols, opsets, random_functions, depth: 0, nodes: 0 }
     }
 
     /// Gives every value of `graph` a place in `scope`, which holds its inputs.
@@ -120,6 +121,9 @@ impl<'a> Evaluator<'a> {
         if self.nodes > MAX_NODES {
             return Err("comes after more nodes than are followed".to_owned());
         }
+        if self.depth > MAX_DEPTH {
+            return Err("lies in more branches and functions than are followed".to_owned());
+        }
         if let Some(function) = self.model.function_of(node) {
             return self.function(function, node, inputs);
         }
@@ -153,9 +157,6 @@ impl<'a> Evaluator<'a> {
         node: &Node,
         inputs: Vec<Option<Value>>,
     ) -> Result<Made> {
-        if self.call_depth == MAX_CALL_DEPTH {
-            return Err("nests calls of functions deeper than is followed".to_owned());
-        }
         let body = with_attributes(&function.nodes, node, function);
         let mut scope = Scope::default();
         for (name, value) in function.inputs.iter().zip(inputs) {
@@ -164,9 +165,9 @@ impl<'a> Evaluator<'a> {
             }
         }
         let outer_opsets = std::mem::replace(&mut self.opsets, &function.opsets);
-        self.call_depth += 1;
+        self.depth += 1;
         self.nodes(&body, &mut scope);
-        self.call_depth -= 1;
+        self.depth -= 1;
         self.opsets = outer_opsets;
         let missing = || "calls a function that does not make its output".to_owned();
         function.outputs.iter().map(|name| scope.get(name).cloned().ok_or_else(missing)).collect()
@@ -204,7 +205,9 @@ impl<'a> Evaluator<'a> {
 
     fn branch(&mut self, graph: &Graph, outer: &Scope<'_>) -> Made {
         let mut scope = Scope { outer: Some(outer), ..Scope::default() };
+        self.depth += 1;
         self.graph(graph, &mut scope);
+        self.depth -= 1;
         let outputs = graph.outputs.iter();
         outputs.map(|info| scope.get(&info.name).cloned().unwrap_or(Value::Same(None))).collect()
     }

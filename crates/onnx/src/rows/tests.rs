@@ -1,7 +1,9 @@
 //! What comes out exact, what does not, and the reasons that users read.
 
+use std::path::Path;
+
 use super::RowIndependence;
-use crate::testing::read_text;
+use crate::testing::{field, graph, int, model, node, read_text};
 
 fn independence(text: &str, opset: i64) -> RowIndependence {
     read_text(text, opset).unwrap_or_else(|error| panic!("{error}\n{text}")).row_independence()
@@ -563,4 +565,46 @@ fn the_node_is_named() {
             reason: "reduces over axis 0, which holds the rows".to_owned(),
         }
     );
+}
+
+/// Branches in branches as deep as the reader goes, in functions that call functions as deep as is
+/// followed: on the stack of an ordinary thread, such as models are loaded on.
+#[test]
+fn the_deepest_nesting_fits_the_stack() {
+    let branch = |name: &str, nodes: &[u8]| {
+        let graph = [nodes.to_vec(), field(12, field(1, "y"))].concat();
+        field(5, [field(1, name), field(6, graph), int(20, 5)].concat())
+    };
+    let nested = |innermost: &str| {
+        let mut inner = node(innermost);
+        for _ in 0..30 {
+            let yes = branch("then_branch", &field(1, &inner));
+            let no = branch("else_branch", &field(1, node("y = Relu(x)")));
+            inner = [field(1, "c"), field(2, "y"), field(4, "If"), yes, no].concat();
+        }
+        inner
+    };
+    let condition = node("c = Constant() value_int=1");
+    let functions = (0..20).map(|index| {
+        let body = nested(&format!("y = com.example.F{}(x)", index + 1));
+        let parts = [
+            field(1, format!("F{index}")),
+            field(10, "com.example"),
+            [field(4, "x"), field(5, "y")].concat(),
+            [field(7, &condition), field(7, body)].concat(),
+            field(9, [field(1, ""), int(2, 17)].concat()),
+            field(9, [field(1, "com.example"), int(2, 17)].concat()),
+        ];
+        field(25, parts.concat())
+    });
+    let main = [graph("in x [n,4]\n out y [n,4]"), field(1, &condition)].concat();
+    let main = [main, field(1, nested("y = com.example.F0(x)"))].concat();
+    let file: Vec<u8> = model(&main, 17).into_iter().chain(functions.flatten()).collect();
+    let model = crate::parse(file.into(), Path::new("test.onnx")).unwrap();
+    match model.row_independence() {
+        RowIndependence::Mixed { reason, .. } => {
+            assert!(reason.contains("more branches and functions than are followed"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
 }

@@ -127,12 +127,19 @@ grpc = "off"
 
 [limits]
 max_body_bytes = 67108864
+max_head_bytes = 65536
+max_tensor_bytes = 1073741824
 max_connections = 4096
+head_timeout = "10s"
+body_timeout = "30s"
+idle_timeout = "1m 15s"
+# request_timeout is not set
 drain_timeout = "30s"
 
 [log]
 format = "text"
 level = "info"
+requests = false
 
 [trace]
 # otlp_endpoint is not set

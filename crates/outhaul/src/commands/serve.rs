@@ -15,6 +15,7 @@ use outhaul::{Engines, ModelDescription, OpenOptions, Problem, Router};
 use outhaul_monitor::logging::{self, LogConfig};
 use outhaul_monitor::trace::TraceConfig;
 use outhaul_monitor::{Monitor, Tracer};
+use outhaul_protocol::DecodeLimits;
 use outhaul_router::BatchMode;
 use outhaul_server::grpc::GrpcConfig;
 use outhaul_server::http::HttpConfig;
@@ -166,7 +167,7 @@ impl Running {
             // Nobody waits any more where the server was told to stop meanwhile.
             .spawn(move || drop(send.send(loading.run())))
             .context("cannot start a thread")?;
-        let app = App::new(Arc::clone(&router), AppConfig::default());
+        let app = App::new(Arc::clone(&router), app_config(config));
         let mut running = Running {
             http: address(http.as_ref())?,
             grpc: address(grpc.as_ref())?,
@@ -195,24 +196,14 @@ impl Running {
             async move { drop(stop.wait_for(|stop| *stop).await) }
         };
         if let Some(listener) = http {
-            let limits = HttpConfig {
-                max_connections: config.max_connections.value,
-                max_body_bytes: config.max_body_bytes.value,
-                drain_timeout: config.drain_timeout.value,
-                ..HttpConfig::default()
-            };
+            let limits = http_config(config);
             let (app, stopped) = (Arc::clone(app), stopped());
             self.servers.spawn(async move {
                 Ok(outhaul_server::http::serve(listener, app, limits, stopped).await?)
             });
         }
         if let Some(listener) = grpc {
-            let limits = GrpcConfig {
-                max_connections: config.max_connections.value,
-                max_message_bytes: config.max_body_bytes.value,
-                drain: config.drain_timeout.value,
-                ..GrpcConfig::default()
-            };
+            let limits = grpc_config(config);
             let (app, stopped) = (Arc::clone(app), stopped());
             self.servers.spawn(async move {
                 if let Err(error) =
@@ -311,6 +302,41 @@ impl Running {
         }
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+fn app_config(config: &Config) -> AppConfig {
+    let max_tensor_bytes = config.max_tensor_bytes.value;
+    AppConfig {
+        decode_limits: DecodeLimits { max_tensor_bytes, ..DecodeLimits::default() },
+        log_requests: config.log_requests.value,
+    }
+}
+
+fn http_config(config: &Config) -> HttpConfig {
+    HttpConfig {
+        max_connections: config.max_connections.value,
+        max_head_bytes: config.max_head_bytes.value as usize,
+        max_body_bytes: config.max_body_bytes.value,
+        head_timeout: config.head_timeout.value,
+        body_timeout: config.body_timeout.value,
+        idle_timeout: config.idle_timeout.value,
+        request_timeout: config.request_timeout.value,
+        drain_timeout: config.drain_timeout.value,
+        ..HttpConfig::default()
+    }
+}
+
+fn grpc_config(config: &Config) -> GrpcConfig {
+    GrpcConfig {
+        max_connections: config.max_connections.value,
+        max_head_bytes: config.max_head_bytes.value,
+        max_message_bytes: config.max_body_bytes.value,
+        head_timeout: config.head_timeout.value,
+        body_timeout: config.body_timeout.value,
+        request_timeout: config.request_timeout.value,
+        drain: config.drain_timeout.value,
+        ..GrpcConfig::default()
     }
 }
 

@@ -45,9 +45,39 @@ pub(super) struct ServerFlags {
     #[arg(long, value_name = "SIZE")]
     max_body_bytes: Option<String>,
 
-    /// The most connections of each listener at a time [default: 4096] [variable: OUTHAUL_MAX_CONNECTIONS]
+    /// The longest head of a request [default: 64KiB] [variable: OUTHAUL_MAX_HEAD_BYTES]
+    #[arg(long, value_name = "SIZE")]
+    max_head_bytes: Option<String>,
+
+    /// The most memory that one tensor of a request may take [default: 1GiB] [variable:
+    /// OUTHAUL_MAX_TENSOR_BYTES]
+    #[arg(long, value_name = "SIZE")]
+    max_tensor_bytes: Option<String>,
+
+    /// The most connections of each listener at a time [default: 4096] [variable:
+    /// OUTHAUL_MAX_CONNECTIONS]
     #[arg(long, value_name = "NUMBER")]
     max_connections: Option<String>,
+
+    /// How long the head of a request may take to come [default: 10s] [variable:
+    /// OUTHAUL_HEAD_TIMEOUT]
+    #[arg(long, value_name = "TIME")]
+    head_timeout: Option<String>,
+
+    /// How long the body of a request may take to come, with a second more for every 64KiB that came
+    /// [default: 30s] [variable: OUTHAUL_BODY_TIMEOUT]
+    #[arg(long, value_name = "TIME")]
+    body_timeout: Option<String>,
+
+    /// How long an HTTP connection may be open without a request [default: 75s] [variable:
+    /// OUTHAUL_IDLE_TIMEOUT]
+    #[arg(long, value_name = "TIME")]
+    idle_timeout: Option<String>,
+
+    /// How long a request may take; callers and models can only shorten it [default: as the model
+    /// says] [variable: OUTHAUL_REQUEST_TIMEOUT]
+    #[arg(long, value_name = "TIME")]
+    request_timeout: Option<String>,
 
     /// How long requests may take to finish after Ctrl-C or SIGTERM [default: 30s] [variable:
     /// OUTHAUL_DRAIN_TIMEOUT]
@@ -62,6 +92,17 @@ pub(super) struct ServerFlags {
     /// OUTHAUL_LOG_LEVEL]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
+
+    /// Whether every request is logged: true or false, true where neither is given [default: false]
+    /// [variable: OUTHAUL_LOG_REQUESTS]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    log_requests: Option<String>,
 
     /// Where to send traces, as OTLP over gRPC [default: nowhere] [variable:
     /// OUTHAUL_OTLP_ENDPOINT]
@@ -90,10 +131,17 @@ impl ServerFlags {
             ("engine", &self.engine),
             ("onnxruntime", &self.onnxruntime),
             ("limits.max_body_bytes", &self.max_body_bytes),
+            ("limits.max_head_bytes", &self.max_head_bytes),
+            ("limits.max_tensor_bytes", &self.max_tensor_bytes),
             ("limits.max_connections", &self.max_connections),
+            ("limits.head_timeout", &self.head_timeout),
+            ("limits.body_timeout", &self.body_timeout),
+            ("limits.idle_timeout", &self.idle_timeout),
+            ("limits.request_timeout", &self.request_timeout),
             ("limits.drain_timeout", &self.drain_timeout),
             ("log.format", &self.log_format),
             ("log.level", &self.log_level),
+            ("log.requests", &self.log_requests),
             ("trace.otlp_endpoint", &self.otlp_endpoint),
         ];
         let mut given: BTreeMap<_, _> = flags
@@ -122,9 +170,9 @@ mod tests {
 
     #[test]
     fn every_setting_has_its_flag() {
-        let mut line = vec!["test", "PATH"];
+        let mut line = vec!["test".to_owned(), "PATH".to_owned()];
         for setting in SETTINGS.iter().filter(|setting| setting.flag.starts_with("--")) {
-            line.extend([setting.flag, setting.key]);
+            line.push(format!("{}={}", setting.flag, setting.key));
         }
         let flags = Flags::try_parse_from(line).unwrap().flags;
         let mut expected: Vec<_> = SETTINGS.iter().map(|setting| setting.key).collect();
@@ -134,5 +182,12 @@ mod tests {
         for (key, values) in given.iter().filter(|(key, _)| **key != "models") {
             assert_eq!(values, &[*key], "the flag sets its own key");
         }
+    }
+
+    #[test]
+    fn requests_are_logged_without_saying_true() {
+        let flags = Flags::try_parse_from(["test", "--log-requests", "PATH"]).unwrap().flags;
+        assert_eq!(flags.given()["log.requests"], ["true"]);
+        assert_eq!(flags.given()["models"], ["PATH"]);
     }
 }

@@ -59,16 +59,27 @@ pub(super) fn listen(value: &Value) -> Result<Listen, Rule> {
     }
 }
 
-/// A number of bytes, or one with a unit: `64MiB`, `1 GB`.
+/// The largest body, or the largest tensor in one.
 pub(super) fn body_size(value: &Value) -> Result<usize, Rule> {
-    let smallest = 1024;
-    let bytes = match value {
-        Value::Text(text) => bytes(text),
-        value => value.whole(),
-    };
-    bytes.filter(|bytes| *bytes >= smallest).ok_or_else(|| {
+    size(value).filter(|bytes| *bytes >= 1024).ok_or_else(|| {
         Rule::new("must be a size of at least 1KiB", "write a number of bytes or one as 64MiB")
     })
+}
+
+/// The longest head. HTTP is read into 8 KiB at least.
+pub(super) fn head_size(value: &Value) -> Result<u32, Rule> {
+    let allowed = |bytes: &u32| (8 << 10..=16 << 20).contains(bytes);
+    size(value).and_then(|bytes| u32::try_from(bytes).ok()).filter(allowed).ok_or_else(|| {
+        Rule::new("must be a size from 8KiB to 16MiB", "write a number of bytes or one as 64KiB")
+    })
+}
+
+/// A number of bytes, or one with a unit: `64MiB`, `1 GB`.
+fn size(value: &Value) -> Option<usize> {
+    match value {
+        Value::Text(text) => bytes(text),
+        value => value.whole(),
+    }
 }
 
 fn bytes(text: &str) -> Option<usize> {
@@ -100,6 +111,22 @@ pub(super) fn drain_timeout(value: &Value) -> Result<Duration, Rule> {
     })
 }
 
+/// How long something may take.
+pub(super) fn timeout(value: &Value) -> Result<Duration, Rule> {
+    let allowed = Duration::from_millis(1)..=Duration::from_secs(24 * 60 * 60);
+    value.duration().filter(|timeout| allowed.contains(timeout)).ok_or_else(|| {
+        Rule::new("must be a duration from 1ms to 24h", "write a number with a unit, as in 30s")
+    })
+}
+
+pub(super) fn optional_timeout(value: &Value) -> Result<Option<Duration>, Rule> {
+    timeout(value).map(Some)
+}
+
+pub(super) fn truth(value: &Value) -> Result<bool, Rule> {
+    value.boolean().ok_or_else(|| Rule::new("must be true or false", "write it without quotes"))
+}
+
 pub(super) fn log_format(value: &Value) -> Result<LogFormat, Rule> {
     value
         .text()
@@ -125,12 +152,15 @@ pub(super) fn log_level(value: &Value) -> Result<String, Rule> {
 
 pub(super) fn endpoint(value: &Value) -> Result<Option<String>, Rule> {
     let is_url = |text: &&str| {
-        let rest = text.strip_prefix("http://").or(text.strip_prefix("https://"));
-        rest.is_some_and(|host| !host.is_empty())
+        let host = text.strip_prefix("http://");
+        host.is_some_and(|host| !host.is_empty())
     };
     match value.text().filter(is_url) {
         Some(url) => Ok(Some(url.to_owned())),
-        None => Err(Rule::new("must be a URL", "write it as in http://127.0.0.1:4317")),
+        None => Err(Rule::new(
+            "must be a URL without TLS",
+            "write it as in http://127.0.0.1:4317; a collector on this machine can speak TLS onwards",
+        )),
     }
 }
 

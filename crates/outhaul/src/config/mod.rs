@@ -99,14 +99,29 @@ pub(crate) struct Config {
     pub(crate) grpc: Sourced<Listen>,
     /// The largest request, in bytes, before and after decompression. Default: 64 MiB.
     pub(crate) max_body_bytes: Sourced<usize>,
+    /// The longest head of a request, in bytes. Default: 64 KiB.
+    pub(crate) max_head_bytes: Sourced<u32>,
+    /// The most memory that the elements of one tensor may take, in bytes. Default: 1 GiB.
+    pub(crate) max_tensor_bytes: Sourced<usize>,
     /// The most connections at a time, of each listener. Default: 4096.
     pub(crate) max_connections: Sourced<usize>,
+    /// How long the head of a request may take to come. Default: 10 s.
+    pub(crate) head_timeout: Sourced<Duration>,
+    /// How long the body of a request may take to come; a client that keeps the pace has longer.
+    /// Default: 30 s.
+    pub(crate) body_timeout: Sourced<Duration>,
+    /// How long an HTTP connection may be open without a request. Default: 75 s.
+    pub(crate) idle_timeout: Sourced<Duration>,
+    /// How long a request may take from its head to its answer. Default: as its model says.
+    pub(crate) request_timeout: Sourced<Option<Duration>>,
     /// How long requests may take to finish after the server was told to stop. Default: 30 s.
     pub(crate) drain_timeout: Sourced<Duration>,
     /// How log lines look. Default: text.
     pub(crate) log_format: Sourced<LogFormat>,
     /// What is logged: a level or `target=level` pairs. Default: info.
     pub(crate) log_level: Sourced<String>,
+    /// Whether every request is logged. Default: no.
+    pub(crate) log_requests: Sourced<bool>,
     /// Where traces are sent, as OTLP over gRPC. Default: nowhere.
     pub(crate) otlp_endpoint: Sourced<Option<String>>,
 }
@@ -120,6 +135,7 @@ impl Config {
     pub(crate) fn resolve(mut sources: Sources) -> Result<Config, Vec<Problem>> {
         use settings as of;
         let loopback = |port| Listen::On(SocketAddr::from(([127, 0, 0, 1], port)));
+        let seconds = Duration::from_secs;
         let config = Config {
             models: sources.take(&of::MODELS, vec![PathBuf::from("models")], convert::paths),
             engine: sources.take(&of::ENGINE, EngineChoice::Auto, convert::engine),
@@ -127,14 +143,17 @@ impl Config {
             http: sources.take(&of::HTTP, loopback(8080), convert::listen),
             grpc: sources.take(&of::GRPC, loopback(8081), convert::listen),
             max_body_bytes: sources.take(&of::MAX_BODY_BYTES, 64 << 20, convert::body_size),
+            max_head_bytes: sources.take(&of::MAX_HEAD_BYTES, 64 << 10, convert::head_size),
+            max_tensor_bytes: sources.take(&of::MAX_TENSOR_BYTES, 1 << 30, convert::body_size),
             max_connections: sources.take(&of::MAX_CONNECTIONS, 4096, convert::connections),
-            drain_timeout: sources.take(
-                &of::DRAIN_TIMEOUT,
-                Duration::from_secs(30),
-                convert::drain_timeout,
-            ),
+            head_timeout: sources.take(&of::HEAD_TIMEOUT, seconds(10), convert::timeout),
+            body_timeout: sources.take(&of::BODY_TIMEOUT, seconds(30), convert::timeout),
+            idle_timeout: sources.take(&of::IDLE_TIMEOUT, seconds(75), convert::timeout),
+            request_timeout: sources.take(&of::REQUEST_TIMEOUT, None, convert::optional_timeout),
+            drain_timeout: sources.take(&of::DRAIN_TIMEOUT, seconds(30), convert::drain_timeout),
             log_format: sources.take(&of::LOG_FORMAT, LogFormat::Text, convert::log_format),
             log_level: sources.take(&of::LOG_LEVEL, "info".to_owned(), convert::log_level),
+            log_requests: sources.take(&of::LOG_REQUESTS, false, convert::truth),
             otlp_endpoint: sources.take(&of::OTLP_ENDPOINT, None, convert::endpoint),
         };
         let mut problems = sources.into_problems();
@@ -178,19 +197,29 @@ impl Config {
                 Listen::On(address) => json!(address.to_string()),
             })
         };
+        let bytes = |bytes: &usize| Some(json!(bytes));
+        let duration =
+            |duration: &Duration| Some(json!(humantime::format_duration(*duration).to_string()));
         vec![
             row(&settings::MODELS, &self.models, |paths| Some(json!(paths))),
             row(&settings::ENGINE, &self.engine, |engine| Some(json!(engine_name(*engine)))),
             row(&settings::ONNXRUNTIME, &self.onnxruntime, |path| path.as_ref().map(|p| json!(p))),
             row(&settings::HTTP, &self.http, listen),
             row(&settings::GRPC, &self.grpc, listen),
-            row(&settings::MAX_BODY_BYTES, &self.max_body_bytes, |bytes| Some(json!(bytes))),
+            row(&settings::MAX_BODY_BYTES, &self.max_body_bytes, bytes),
+            row(&settings::MAX_HEAD_BYTES, &self.max_head_bytes, |bytes| Some(json!(bytes))),
+            row(&settings::MAX_TENSOR_BYTES, &self.max_tensor_bytes, bytes),
             row(&settings::MAX_CONNECTIONS, &self.max_connections, |most| Some(json!(most))),
-            row(&settings::DRAIN_TIMEOUT, &self.drain_timeout, |timeout| {
-                Some(json!(humantime::format_duration(*timeout).to_string()))
+            row(&settings::HEAD_TIMEOUT, &self.head_timeout, duration),
+            row(&settings::BODY_TIMEOUT, &self.body_timeout, duration),
+            row(&settings::IDLE_TIMEOUT, &self.idle_timeout, duration),
+            row(&settings::REQUEST_TIMEOUT, &self.request_timeout, |timeout| {
+                timeout.as_ref().and_then(duration)
             }),
+            row(&settings::DRAIN_TIMEOUT, &self.drain_timeout, duration),
             row(&settings::LOG_FORMAT, &self.log_format, |format| Some(json!(format.to_string()))),
             row(&settings::LOG_LEVEL, &self.log_level, |level| Some(json!(level))),
+            row(&settings::LOG_REQUESTS, &self.log_requests, |truth| Some(json!(truth))),
             row(&settings::OTLP_ENDPOINT, &self.otlp_endpoint, |url| {
                 url.as_ref().map(|u| json!(u))
             }),

@@ -37,9 +37,27 @@ pub(crate) const GRPC: Setting = typed("listen.grpc", "OUTHAUL_GRPC", "--grpc");
 /// The largest request.
 pub(crate) const MAX_BODY_BYTES: Setting =
     typed("limits.max_body_bytes", "OUTHAUL_MAX_BODY_BYTES", "--max-body-bytes");
+/// The longest head of a request.
+pub(crate) const MAX_HEAD_BYTES: Setting =
+    typed("limits.max_head_bytes", "OUTHAUL_MAX_HEAD_BYTES", "--max-head-bytes");
+/// The largest tensor of a request.
+pub(crate) const MAX_TENSOR_BYTES: Setting =
+    typed("limits.max_tensor_bytes", "OUTHAUL_MAX_TENSOR_BYTES", "--max-tensor-bytes");
 /// The most connections.
 pub(crate) const MAX_CONNECTIONS: Setting =
     typed("limits.max_connections", "OUTHAUL_MAX_CONNECTIONS", "--max-connections");
+/// How long the head of a request may take to come.
+pub(crate) const HEAD_TIMEOUT: Setting =
+    text("limits.head_timeout", "OUTHAUL_HEAD_TIMEOUT", "--head-timeout");
+/// How long the body of a request may take to come.
+pub(crate) const BODY_TIMEOUT: Setting =
+    text("limits.body_timeout", "OUTHAUL_BODY_TIMEOUT", "--body-timeout");
+/// How long a connection may be open without a request.
+pub(crate) const IDLE_TIMEOUT: Setting =
+    text("limits.idle_timeout", "OUTHAUL_IDLE_TIMEOUT", "--idle-timeout");
+/// How long a request may take.
+pub(crate) const REQUEST_TIMEOUT: Setting =
+    text("limits.request_timeout", "OUTHAUL_REQUEST_TIMEOUT", "--request-timeout");
 /// How long requests may take to finish after the server was told to stop.
 pub(crate) const DRAIN_TIMEOUT: Setting =
     text("limits.drain_timeout", "OUTHAUL_DRAIN_TIMEOUT", "--drain-timeout");
@@ -47,22 +65,32 @@ pub(crate) const DRAIN_TIMEOUT: Setting =
 pub(crate) const LOG_FORMAT: Setting = text("log.format", "OUTHAUL_LOG_FORMAT", "--log-format");
 /// What is logged.
 pub(crate) const LOG_LEVEL: Setting = text("log.level", "OUTHAUL_LOG_LEVEL", "--log-level");
+/// Whether every request is logged.
+pub(crate) const LOG_REQUESTS: Setting =
+    typed("log.requests", "OUTHAUL_LOG_REQUESTS", "--log-requests");
 /// Where traces are sent.
 pub(crate) const OTLP_ENDPOINT: Setting =
     text("trace.otlp_endpoint", "OUTHAUL_OTLP_ENDPOINT", "--otlp-endpoint");
 
 /// Every setting.
-pub(crate) const ALL: [&Setting; 11] = [
+pub(crate) const ALL: [&Setting; 18] = [
     &MODELS,
     &ENGINE,
     &ONNXRUNTIME,
     &HTTP,
     &GRPC,
     &MAX_BODY_BYTES,
+    &MAX_HEAD_BYTES,
+    &MAX_TENSOR_BYTES,
     &MAX_CONNECTIONS,
+    &HEAD_TIMEOUT,
+    &BODY_TIMEOUT,
+    &IDLE_TIMEOUT,
+    &REQUEST_TIMEOUT,
     &DRAIN_TIMEOUT,
     &LOG_FORMAT,
     &LOG_LEVEL,
+    &LOG_REQUESTS,
     &OTLP_ENDPOINT,
 ];
 

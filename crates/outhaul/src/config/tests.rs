@@ -56,11 +56,18 @@ fn every_setting_can_be_set_everywhere() {
         grpc = "localhost:81"
         [limits]
         max_body_bytes = "1MiB"
+        max_head_bytes = "8KiB"
+        max_tensor_bytes = "2MiB"
         max_connections = 7
+        head_timeout = "100ms"
+        body_timeout = "2s"
+        idle_timeout = "1m"
+        request_timeout = "3s"
         drain_timeout = "1s"
         [log]
         format = "json"
         level = "warn,outhaul=debug"
+        requests = true
         [trace]
         otlp_endpoint = "http://127.0.0.1:4317"
     "#;
@@ -73,10 +80,17 @@ fn every_setting_can_be_set_everywhere() {
         ("OUTHAUL_HTTP", "80"),
         ("OUTHAUL_GRPC", "127.0.0.1:81"),
         ("OUTHAUL_MAX_BODY_BYTES", "1048576"),
+        ("OUTHAUL_MAX_HEAD_BYTES", "8192"),
+        ("OUTHAUL_MAX_TENSOR_BYTES", "2048KiB"),
         ("OUTHAUL_MAX_CONNECTIONS", "7"),
+        ("OUTHAUL_HEAD_TIMEOUT", "100ms"),
+        ("OUTHAUL_BODY_TIMEOUT", "2s"),
+        ("OUTHAUL_IDLE_TIMEOUT", "60s"),
+        ("OUTHAUL_REQUEST_TIMEOUT", "3000ms"),
         ("OUTHAUL_DRAIN_TIMEOUT", "1000ms"),
         ("OUTHAUL_LOG_FORMAT", "json"),
         ("OUTHAUL_LOG_LEVEL", "warn,outhaul=debug"),
+        ("OUTHAUL_LOG_REQUESTS", "true"),
         ("OUTHAUL_OTLP_ENDPOINT", "http://127.0.0.1:4317"),
     ];
     let from_environment = Config::resolve(sources("", &environment, &[])).unwrap();
@@ -123,11 +137,26 @@ fn every_rule_refuses_what_breaks_it() {
             "must be a size of at least 1KiB",
             &["0", "'64'", "'64 megabytes'", "'99999999999999999999GiB'", "-1", "1.5"],
         ),
+        Case(
+            "limits.max_head_bytes",
+            "must be a size from 8KiB to 16MiB",
+            &["8191", "'17MiB'", "'64'", "-1"],
+        ),
+        Case("limits.max_tensor_bytes", "must be a size of at least 1KiB", &["0", "'none'"]),
         Case("limits.max_connections", "must be a whole number from 1", &["0", "'many'"]),
+        Case("limits.head_timeout", "must be a duration from 1ms to 24h", &["10", "'0s'"]),
+        Case("limits.body_timeout", "must be a duration from 1ms to 24h", &["'25h'"]),
+        Case("limits.idle_timeout", "must be a duration from 1ms to 24h", &["'1us'"]),
+        Case("limits.request_timeout", "must be a duration from 1ms to 24h", &["'0s'", "''"]),
         Case("limits.drain_timeout", "must be a duration of at most 1h", &["30", "'2h'"]),
         Case("log.format", "must be text or json", &["'xml'", "1"]),
         Case("log.level", "must be off, error, warn, info", &["'loud'", "'a=b'", "''", "1"]),
-        Case("trace.otlp_endpoint", "must be a URL", &["'127.0.0.1:4317'", "'http://'", "''"]),
+        Case("log.requests", "must be true or false", &["'yes'", "1", "'true'"]),
+        Case(
+            "trace.otlp_endpoint",
+            "must be a URL without TLS",
+            &["'127.0.0.1:4317'", "'http://'", "'https://collector:4317'", "''"],
+        ),
     ];
     for Case(key, rule, values) in &cases {
         for value in *values {
@@ -152,8 +181,10 @@ fn problems_of_all_sources_come_at_once() {
         problems(file, &environment),
         [
             "outhaul.toml:1: lissten = 1: unknown key; the keys are models, engine, onnxruntime, \
-             listen.http, listen.grpc, limits.max_body_bytes, limits.max_connections, \
-             limits.drain_timeout, log.format, log.level, trace.otlp_endpoint"
+             listen.http, listen.grpc, limits.max_body_bytes, limits.max_head_bytes, \
+             limits.max_tensor_bytes, limits.max_connections, limits.head_timeout, \
+             limits.body_timeout, limits.idle_timeout, limits.request_timeout, \
+             limits.drain_timeout, log.format, log.level, log.requests, trace.otlp_endpoint"
                 .to_owned(),
             format!("outhaul.toml:3: listen.http = \"x\": {address}"),
             "outhaul.toml:4: logs: unknown key; did you mean [log]?".to_owned(),

@@ -25,7 +25,7 @@ pub mod pb {
     tonic::include_proto!("inference");
 }
 
-pub use codec::Codec;
+pub use codec::{Codec, TooManyFields, check_fields};
 pub use decode::decode_infer;
 pub use describe::{
     model_config, model_metadata, model_statistics, repository_index, server_metadata,

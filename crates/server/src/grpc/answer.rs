@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use outhaul_monitor::trace::{RequestSpan, SpanStatus};
+use outhaul_monitor::trace::SpanStatus;
 use outhaul_protocol::grpc::pb::{ModelInferRequest, ModelInferResponse};
-use outhaul_protocol::grpc::{code, decode_infer, encode_infer, status};
-use outhaul_router::RouterError;
+use outhaul_protocol::grpc::{decode_infer, encode_infer, status};
 use outhaul_types::{Classify, ErrorKind, InferResponse, error_chain};
 use prost::Message;
 use tonic::{Code, Status};
@@ -13,6 +12,7 @@ use tonic::{Code, Status};
 use super::CONTRACT;
 use super::context::Caller;
 use crate::App;
+use crate::answered::Answered;
 
 /// What an overloaded server asks a client to wait. A queue drains in much less; the contract counts
 /// in whole seconds.
@@ -31,26 +31,45 @@ pub(super) async fn infer(
 ) -> Result<ModelInferResponse, Status> {
     let started = Instant::now();
     let request_bytes = message.encoded_len();
-    let request = match decode_infer(message, &app.config().decode_limits) {
-        Ok(request) => request,
-        Err(error) => return Err(refuse(app, &error, caller)),
-    };
     // Kept only where it will be told.
-    let traced = app.monitor().tracer().map(|_| request.model.clone());
-    let result = app.router().infer(request, &caller.context).await;
-    if let Some(model) = traced {
-        let span = Span { route, model: &model, total: started.elapsed() };
-        span.record(app, caller, &result);
+    let model = Answered::is_wanted(app).then(|| message.model_name.clone());
+    let result = predict(app, message, caller).await;
+    let answer = result.as_ref().ok().map(|response| (response.version.0, response.timings));
+    let result = result.map(encode_infer);
+    let response_bytes = result.as_ref().map_or(0, Message::encoded_len);
+    let (code, total) = (result.as_ref().err().map_or(Code::Ok, Status::code), started.elapsed());
+    if result.is_ok() {
+        let metrics = app.server_metrics();
+        metrics.record_call(CONTRACT, code as u16, total, request_bytes, response_bytes);
     }
-    match result {
-        Ok(response) => {
-            let message = encode_infer(response);
-            let (total, response_bytes) = (started.elapsed(), message.encoded_len());
-            app.server_metrics().record_call(CONTRACT, 0, total, request_bytes, response_bytes);
-            Ok(message)
-        }
-        Err(error) => Err(refuse(app, &error, caller)),
+    if let Some(model) = model {
+        let answered = Answered {
+            contract: CONTRACT,
+            route,
+            request_id: &caller.context.id,
+            model: &model,
+            version: answer.map(|(version, _)| version),
+            parent: caller.context.trace,
+            status: SpanStatus::Grpc(code as u16),
+            request_bytes,
+            response_bytes,
+            total,
+            timings: answer.map(|(_, timings)| timings),
+        };
+        answered.tell(app);
     }
+    result
+}
+
+async fn predict(
+    app: &App,
+    message: ModelInferRequest,
+    caller: &Caller,
+) -> Result<InferResponse, Status> {
+    let request = decode_infer(message, &app.config().decode_limits)
+        .map_err(|error| refuse(app, &error, caller))?;
+    let response = app.router().infer(request, &caller.context).await;
+    response.map_err(|error| refuse(app, &error, caller))
 }
 
 /// Tells the log of an error, and returns what the client is told.
@@ -63,29 +82,4 @@ fn refuse(app: &App, error: &impl Classify, caller: &Caller) -> Status {
         tracing::debug!(request_id, %kind, error = error_chain(error), "request refused");
     }
     status(error, (kind == ErrorKind::Overloaded).then_some(RETRY_AFTER))
-}
-
-/// What the trace is told beside the answer.
-struct Span<'a> {
-    route: &'static str,
-    model: &'a str,
-    total: Duration,
-}
-
-impl Span<'_> {
-    fn record(self, app: &App, caller: &Caller, result: &Result<InferResponse, RouterError>) {
-        let Some(tracer) = app.monitor().tracer() else { return };
-        let answer = result.as_ref().ok();
-        let code = result.as_ref().err().map_or(Code::Ok, |error| code(error.kind()));
-        tracer.record_request(&RequestSpan {
-            route: self.route,
-            request_id: &caller.context.id,
-            model: self.model,
-            version: answer.map(|response| response.version.0),
-            parent: caller.context.trace,
-            total: self.total,
-            timings: answer.map(|response| response.timings),
-            status: SpanStatus::Grpc(code as u16),
-        });
-    }
 }

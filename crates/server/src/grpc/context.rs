@@ -9,6 +9,9 @@ use tonic::{Code, Status};
 /// The metadata key of the request's id, both ways.
 pub(super) const REQUEST_ID: &str = "x-request-id";
 
+/// The metadata key of a call's deadline.
+pub(super) const GRPC_TIMEOUT: &str = "grpc-timeout";
+
 /// The longest id that is taken from a caller.
 const MAX_ID: usize = 128;
 
@@ -21,7 +24,8 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Reads the metadata of a call that arrived at `now`. `new_id` makes an id where it has none.
+    /// Reads the metadata of a call that arrived at `now` and may take until `limit`. `new_id` makes an
+    /// id where it has none.
     ///
     /// # Errors
     ///
@@ -29,10 +33,12 @@ impl Caller {
     pub(super) fn read(
         metadata: &MetadataMap,
         now: Instant,
+        limit: Option<Duration>,
         new_id: impl FnOnce() -> Name,
     ) -> Result<Self, Status> {
         let text = |key| metadata.get(key).and_then(|value| value.to_str().ok());
-        let deadline = match metadata.get("grpc-timeout") {
+        let limit = limit.and_then(|limit| Deadline::after(now, limit));
+        let asked = match metadata.get(GRPC_TIMEOUT) {
             None => None,
             Some(value) => {
                 let timeout = value.to_str().ok().and_then(grpc_timeout).ok_or_else(|| {
@@ -48,7 +54,7 @@ impl Caller {
         let context = RequestContext {
             id: given.map_or_else(new_id, Name::from),
             trace: text("traceparent").and_then(TraceParent::parse),
-            deadline,
+            deadline: Deadline::earlier(asked, limit),
         };
         Ok(Caller { context, gave_id: given.is_some() })
     }
@@ -105,7 +111,7 @@ mod tests {
     fn a_caller_is_read_from_metadata() {
         let now = Instant::now();
         let mut metadata = MetadataMap::new();
-        let read = |metadata: &MetadataMap| Caller::read(metadata, now, || "made".into());
+        let read = |metadata: &MetadataMap| Caller::read(metadata, now, None, || "made".into());
         let nobody = read(&metadata).unwrap();
         assert!(!nobody.gave_id && nobody.context.deadline.is_none());
         assert_eq!(nobody.context.id, "made");
@@ -118,6 +124,9 @@ mod tests {
         assert_eq!(caller.context.id, "mine");
         assert_eq!(caller.context.deadline, Some(Deadline(now + Duration::from_millis(250))));
         assert_eq!(caller.context.trace, TraceParent::parse(trace));
+        let limit = Some(Duration::from_millis(100));
+        let limited = Caller::read(&metadata, now, limit, || "made".into()).unwrap();
+        assert_eq!(limited.context.deadline, Deadline::after(now, Duration::from_millis(100)));
         metadata.insert("grpc-timeout", "soon".parse().unwrap());
         assert_eq!(read(&metadata).unwrap_err().code(), Code::InvalidArgument);
     }

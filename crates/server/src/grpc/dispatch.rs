@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -22,10 +22,12 @@ use tonic::{Code, Status};
 use tonic_health::pb::health_server::HealthServer;
 use tower::Service as _;
 
+use super::context::GRPC_TIMEOUT;
 use super::health::HealthService;
 use super::service::Inference;
 use super::{CONTRACT, GrpcConfig};
 use crate::App;
+use crate::pace::Pace;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -43,8 +45,14 @@ pub struct GrpcService {
     /// Health and reflection. Calls to them are rare, so they may cost a search.
     others: Routes,
     app: Arc<App>,
-    read_timeout: Duration,
+    pace: Pace,
+    has_request_timeout: bool,
 }
+
+/// When a call arrived, told to its handler where it has a deadline: the handler itself begins only once
+/// the message is there.
+#[derive(Clone, Copy)]
+pub(super) struct Arrived(pub(super) Instant);
 
 /// Makes the services. `drain` is to be cancelled when the server shuts down, after
 /// [`App::start_draining`]: streams end then, once what they have received is answered.
@@ -52,6 +60,7 @@ pub fn service(app: Arc<App>, config: &GrpcConfig, drain: CancellationToken) -> 
     let inference = Inference {
         app: Arc::clone(&app),
         max_stream_requests: config.max_stream_requests.max(1),
+        request_timeout: config.request_timeout,
         drain: drain.clone(),
     };
     let inference = COMPRESSIONS.into_iter().fold(
@@ -68,7 +77,9 @@ pub fn service(app: Arc<App>, config: &GrpcConfig, drain: CancellationToken) -> 
         .add_service(reflection().build_v1().expect("descriptors from the build are valid"))
         .add_service(reflection().build_v1alpha().expect("descriptors from the build are valid"))
         .prepare();
-    GrpcService { inference, others, app, read_timeout: config.read_timeout }
+    let pace = Pace { timeout: config.body_timeout, min_rate: config.min_body_rate };
+    let has_request_timeout = config.request_timeout.is_some();
+    GrpcService { inference, others, app, pace, has_request_timeout }
 }
 
 impl<B> hyper::service::Service<Request<B>> for GrpcService
@@ -80,7 +91,7 @@ where
     type Error = Infallible;
     type Future = Call;
 
-    fn call(&self, request: Request<B>) -> Call {
+    fn call(&self, mut request: Request<B>) -> Call {
         let method = request.uri().path().strip_prefix('/').and_then(|path| {
             let method = path.strip_prefix(SERVICE_NAME)?;
             method.strip_prefix('/')
@@ -89,16 +100,20 @@ where
             let mut others = self.others.clone();
             return Call { answer: Box::pin(others.call(request)), unfinished: None };
         };
+        let is_stream = method == "ModelStreamInfer";
         let started = Instant::now();
+        if self.has_request_timeout || request.headers().contains_key(GRPC_TIMEOUT) {
+            request.extensions_mut().insert(Arrived(started));
+        }
         let mut inference = self.inference.clone();
         if let Some(encoding) = compression(request.headers()) {
             inference = inference.send_compressed(encoding);
         }
-        let answer = if method == "ModelStreamInfer" {
+        let answer = if is_stream {
             inference.call(request)
         } else {
-            let limit = self.read_timeout;
-            inference.call(request.map(|body| TimedBody { body, limit, timer: None }))
+            let pace = self.pace;
+            inference.call(request.map(|body| TimedBody { body, pace, received: 0, timer: None }))
         };
         let unfinished = Unfinished { started, app: Arc::clone(&self.app) };
         Call { answer, unfinished: Some(unfinished) }
@@ -158,9 +173,15 @@ impl Unfinished {
 /// A message being received, which has to be whole in time.
 struct TimedBody<B> {
     body: B,
-    limit: Duration,
+    pace: Pace,
+    received: u64,
     /// Started when the body first has to be waited for: most messages are there at once.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Timer>,
+}
+
+struct Timer {
+    started: tokio::time::Instant,
+    sleep: Pin<Box<Sleep>>,
 }
 
 impl<B> http_body::Body for TimedBody<B>
@@ -176,12 +197,23 @@ where
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) {
+            if let Some(Ok(frame)) = &frame {
+                self.received += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let limit = self.limit;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        ready!(timer.as_mut().poll(context));
-        let late = format!("the message did not arrive within {limit:?}");
+        let (pace, received) = (self.pace, self.received);
+        let timer = self.timer.get_or_insert_with(|| {
+            let started = tokio::time::Instant::now();
+            let sleep = tokio::time::sleep_until(pace.deadline(started, received));
+            Timer { started, sleep: Box::pin(sleep) }
+        });
+        let deadline = pace.deadline(timer.started, received);
+        if timer.sleep.deadline() != deadline {
+            timer.sleep.as_mut().reset(deadline);
+        }
+        ready!(timer.sleep.as_mut().poll(context));
+        let late = format!("the message came too slowly: {received} bytes were received in time");
         Poll::Ready(Some(Err(Status::deadline_exceeded(late).into())))
     }
 

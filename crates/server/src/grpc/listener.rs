@@ -1,31 +1,34 @@
 //! Connections: accepting them, speaking HTTP/2 on them, and ending them.
 
-use std::io;
+use std::io::{self, Cursor};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::GrpcConfig;
 use super::dispatch::{GrpcService, service};
 use crate::App;
+use crate::app::OpenConnection;
 
 /// What a client may send on one call before it is read, and on all calls of a connection: enough
 /// that a large tensor is not held up by the round trip.
 const CALL_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 
+/// The bytes that every client of HTTP/2 sends first (RFC 9113, section 3.4).
+const PREFACE_LENGTH: usize = 24;
+
 /// The largest frame: large tensors come in fewer pieces.
 const MAX_FRAME: u32 = 256 << 10;
-
-/// The most bytes of metadata of one call.
-const MAX_METADATA: u32 = 16 << 10;
 
 /// How long to wait where the operating system has no descriptor left for another connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -60,7 +63,7 @@ pub async fn serve(
         http: http(&config),
         app: Arc::clone(&app),
         drain: drain.clone(),
-        read_timeout: config.read_timeout,
+        head_timeout: config.head_timeout,
     };
     let mut connections = JoinSet::new();
     let places = Arc::new(Semaphore::new(config.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
@@ -79,7 +82,7 @@ pub async fn serve(
     app.start_draining();
     drain.cancel();
     let finished = async { while connections.join_next().await.is_some() {} };
-    if tokio::time::timeout(config.drain, finished).await.is_ok() {
+    if timeout(config.drain, finished).await.is_ok() {
         return Ok(());
     }
     let error = DrainError { connections: connections.len(), limit: config.drain };
@@ -112,7 +115,7 @@ fn http(config: &GrpcConfig) -> http2::Builder<TokioExecutor> {
         .initial_stream_window_size(CALL_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
-        .max_header_list_size(MAX_METADATA)
+        .max_header_list_size(config.max_head_bytes)
         .max_concurrent_streams(config.max_calls.max(1))
         .keep_alive_interval(config.keepalive_interval)
         .keep_alive_timeout(config.keepalive_timeout);
@@ -126,24 +129,27 @@ struct Connector {
     http: http2::Builder<TokioExecutor>,
     app: Arc<App>,
     drain: CancellationToken,
-    read_timeout: Duration,
+    head_timeout: Duration,
 }
 
 impl Connector {
-    async fn connection(self, stream: TcpStream, _place: OwnedSemaphorePermit) {
-        let _counted = Counted::new(self.app);
+    async fn connection(self, mut stream: TcpStream, _place: OwnedSemaphorePermit) {
+        let _open = OpenConnection::new(self.app);
         // Answers are small and somebody waits for each.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "gRPC connection keeps its delay");
         }
-        let mut first = [0];
+        // Read here, since hyper waits for it without a limit. From then on it asks for signs of life.
+        let mut preface = [0; PREFACE_LENGTH];
         let opened = tokio::select! {
             () = self.drain.cancelled() => return,
-            opened = tokio::time::timeout(self.read_timeout, stream.peek(&mut first)) => opened,
+            opened = timeout(self.head_timeout, stream.read_exact(&mut preface)) => opened,
         };
-        if !matches!(opened, Ok(Ok(1))) {
+        if !matches!(opened, Ok(Ok(_))) {
             return;
         }
+        let (reader, writer) = stream.into_split();
+        let stream = tokio::io::join(Cursor::new(preface).chain(reader), writer);
         let mut connection = pin!(self.http.serve_connection(TokioIo::new(stream), self.service));
         let result = tokio::select! {
             result = connection.as_mut() => result,
@@ -155,21 +161,5 @@ impl Connector {
         if let Err(error) = result {
             tracing::debug!(error = outhaul_types::error_chain(&error), "gRPC connection failed");
         }
-    }
-}
-
-/// Counts a connection while it is open.
-struct Counted(Arc<App>);
-
-impl Counted {
-    fn new(app: Arc<App>) -> Self {
-        app.server_metrics().connection_opened();
-        Counted(app)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.server_metrics().connection_closed();
     }
 }

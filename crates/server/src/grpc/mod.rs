@@ -38,16 +38,27 @@ const CONTRACT: &str = "oip_grpc";
 pub struct GrpcConfig {
     /// The most bytes of one message received, after decompression. Default: 64 MiB.
     pub max_message_bytes: usize,
-    /// Connections open at once; further ones wait in the operating system's queue. Default: 4096.
+    /// The most bytes of one call's metadata. Default: 64 KiB. Beyond it the call is refused.
+    pub max_head_bytes: u32,
+    /// Connections of this listener open at once; further ones wait in the operating system's queue.
+    /// Default: 4096.
     pub max_connections: usize,
     /// Calls in flight at once on one connection; a client holds further ones back. Default: 1024.
     pub max_calls: u32,
     /// Requests of one `ModelStreamInfer` stream answered at once. Default: 32.
     pub max_stream_requests: usize,
-    /// The longest that the message of a call may take to arrive once its headers are there, and a
-    /// connection to say something at all. Messages of a stream may take as long as they like.
-    /// Default: 60 s.
-    pub read_timeout: Duration,
+    /// The longest that a new connection may take to begin HTTP/2. Default: 10 s. Then it is closed.
+    pub head_timeout: Duration,
+    /// The time that the message of a call has to arrive once its headers are there. Default: 30 s, and
+    /// one second more for every [`min_body_rate`](Self::min_body_rate) bytes that came. Messages of a
+    /// stream may take as long as they like.
+    pub body_timeout: Duration,
+    /// The bytes a second that a client must bring on average to send a message for longer than
+    /// [`body_timeout`](Self::body_timeout). Default: 64 KiB.
+    pub min_body_rate: u64,
+    /// The longest that a call may take from its headers to its answer. Default: none; each model has
+    /// its own limit. Callers can shorten either with their deadline.
+    pub request_timeout: Option<Duration>,
     /// How long a connection may be silent before it is asked whether it is still there.
     /// Default: 30 s.
     pub keepalive_interval: Duration,
@@ -61,10 +72,14 @@ impl Default for GrpcConfig {
     fn default() -> Self {
         GrpcConfig {
             max_message_bytes: 64 << 20,
+            max_head_bytes: 64 << 10,
             max_connections: 4096,
             max_calls: 1024,
             max_stream_requests: 32,
-            read_timeout: Duration::from_secs(60),
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            min_body_rate: 64 << 10,
+            request_timeout: None,
             keepalive_interval: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(20),
             drain: Duration::from_secs(30),

@@ -3,7 +3,7 @@
 use std::future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, Stream, StreamExt};
 use outhaul_protocol::describe::{self as facts, RepositoryEntry};
@@ -11,7 +11,7 @@ use outhaul_protocol::grpc::pb::grpc_inference_service_server::GrpcInferenceServ
 use outhaul_protocol::grpc::pb::infer_parameter::ParameterChoice;
 use outhaul_protocol::grpc::pb::*;
 use outhaul_protocol::grpc::{self, encode_error};
-use outhaul_router::{ModelDescription, Router, RouterError};
+use outhaul_router::{Router, RouterError};
 use outhaul_types::{Classify, ErrorKind, VersionChoice};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::CONTRACT;
 use super::answer::infer;
 use super::context::{Caller, REQUEST_ID};
+use super::dispatch::Arrived;
 use crate::App;
 use crate::describe::{self, SERVER};
 
@@ -27,6 +28,7 @@ use crate::describe::{self, SERVER};
 pub(super) struct Inference {
     pub(super) app: Arc<App>,
     pub(super) max_stream_requests: usize,
+    pub(super) request_timeout: Option<Duration>,
     /// Cancelled when the server shuts down: streams end then, after what they have received is
     /// answered.
     pub(super) drain: CancellationToken,
@@ -37,12 +39,11 @@ impl Inference {
         self.app.router()
     }
 
-    fn caller(&self, metadata: &MetadataMap) -> Result<Caller, Status> {
-        Caller::read(metadata, Instant::now(), || self.app.next_request_id())
-    }
-
-    fn describe(&self, name: &str, version: &str) -> Result<Arc<ModelDescription>, Status> {
-        self.router().describe(name, version_choice(version)?).map_err(told)
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let arrived = request.extensions().get::<Arrived>();
+        let arrived = arrived.map_or_else(Instant::now, |Arrived(instant)| *instant);
+        let new_id = || self.app.next_request_id();
+        Caller::read(request.metadata(), arrived, self.request_timeout, new_id)
     }
 }
 
@@ -90,13 +91,14 @@ impl GrpcInferenceService for Inference {
         request: Request<ModelMetadataRequest>,
     ) -> Result<Response<ModelMetadataResponse>, Status> {
         let ModelMetadataRequest { name, version } = request.into_inner();
-        let description = self.describe(&name, &version)?;
+        let version = version_choice(&version)?;
+        let description = self.router().describe(&name, version).map_err(told)?;
         Ok(Response::new(grpc::model_metadata(&facts::ModelMetadata {
             name: description.name.as_str(),
-            versions: &self.router().versions(&name).map_err(told)?,
+            versions: &describe::versions(self.router(), &name, version).map_err(told)?,
             platform: &describe::platform(&description),
             signature: &description.signature,
-            properties: &properties(&description),
+            properties: &describe::properties(&description),
         })))
     }
 
@@ -104,7 +106,7 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<ModelInferRequest>,
     ) -> Result<Response<ModelInferResponse>, Status> {
-        let caller = self.caller(request.metadata())?;
+        let caller = self.caller(&request)?;
         let route = "inference.GRPCInferenceService/ModelInfer";
         match infer(&self.app, request.into_inner(), &caller, route).await {
             Ok(message) => {
@@ -128,7 +130,7 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
-        let caller = Arc::new(self.caller(request.metadata())?);
+        let caller = Arc::new(self.caller(&request)?);
         let app = Arc::clone(&self.app);
         let answers = request
             .into_inner()
@@ -157,10 +159,10 @@ impl GrpcInferenceService for Inference {
         request: Request<ModelConfigRequest>,
     ) -> Result<Response<ModelConfigResponse>, Status> {
         let ModelConfigRequest { name, version } = request.into_inner();
-        let description = self.describe(&name, &version)?;
+        let description = self.router().describe(&name, version_choice(&version)?).map_err(told)?;
         let platform = describe::platform(&description);
         let config = describe::config(&description, &platform);
-        Ok(Response::new(grpc::model_config(&config, &properties(&description))))
+        Ok(Response::new(grpc::model_config(&config, &describe::properties(&description))))
     }
 
     async fn model_statistics(
@@ -242,15 +244,6 @@ fn name_request(metadata: &mut MetadataMap, caller: &Caller) {
     if let Ok(id) = MetadataValue::try_from(caller.context.id.as_str()) {
         metadata.insert(REQUEST_ID, id);
     }
-}
-
-/// Returns the facts that the protocol has no field for.
-fn properties(model: &ModelDescription) -> [(&str, &str); 3] {
-    [
-        ("batching", model.batching.as_str()),
-        ("batching_reason", model.batching.reason()),
-        ("engine_reason", &model.engine_reason),
-    ]
 }
 
 fn version_choice(version: &str) -> Result<VersionChoice, Status> {

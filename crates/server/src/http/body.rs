@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -12,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::HttpConfig;
 use super::answer::Failure;
+use crate::pace::Pace;
 
 /// What is reserved at once for a body of a declared length; a longer one must come to be believed.
 const RESERVED: usize = 1 << 20;
@@ -68,10 +68,10 @@ where
 {
     let limit = config.max_body_bytes;
     let declared = body.size_hint().exact().map(|rest| rest + received.len() as u64);
+    let pace = Pace { timeout: config.body_timeout, min_rate: config.min_body_rate };
     let started = Instant::now();
     loop {
-        let earned = Duration::from_secs(received.len() as u64 / config.min_body_rate);
-        let deadline = started + config.body_timeout + earned;
+        let deadline = pace.deadline(started, received.len() as u64);
         let Ok(frame) = timeout_at(deadline, poll_frame(&mut body)).await else {
             return Err(too_slow(received.len(), declared));
         };
@@ -133,6 +133,7 @@ mod tests {
     use std::collections::VecDeque;
     use std::convert::Infallible;
     use std::task::{Context, Poll};
+    use std::time::Duration;
 
     use super::*;
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 /// A head holds at most 100 header fields over HTTP/1.1; that is hyper's own limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpConfig {
-    /// Connections that may be open at once. Default: 10 000. Further ones wait in the kernel's
-    /// backlog, unanswered. Raising it costs memory for each connection that is open.
+    /// Connections of this listener that may be open at once. Default: 4096. Further ones wait in the
+    /// kernel's backlog, unanswered. Raising it costs memory for each connection that is open.
     pub max_connections: usize,
     /// The most bytes of a request's head. Default: 64 KiB, at least 8 KiB. Beyond it the answer is
     /// 431. Raising it raises what one connection may make the server hold.
@@ -27,9 +27,10 @@ pub struct HttpConfig {
     pub min_body_rate: u64,
     /// The longest that a connection may stay open without a request, or without its client reading
     /// the answer. Default: 75 s. Raising it saves clients new connections and costs open ones.
+    /// HTTP/2's signs of life do not count.
     pub idle_timeout: Duration,
     /// The longest that requests may take to finish once the server is leaving. Default: 30 s. Then
-    /// their connections are closed.
+    /// their connections are closed. A request whose head is not whole by then gets a second at most.
     pub drain_timeout: Duration,
     /// The most requests at once on one HTTP/2 connection. Default: 256.
     pub max_streams: u32,
@@ -44,7 +45,7 @@ pub struct HttpConfig {
 impl Default for HttpConfig {
     fn default() -> Self {
         HttpConfig {
-            max_connections: 10_000,
+            max_connections: 4096,
             max_head_bytes: 64 << 10,
             max_body_bytes: 64 << 20,
             head_timeout: Duration::from_secs(10),

@@ -18,12 +18,17 @@ use tokio_util::task::TaskTracker;
 use super::service::{Answers, answer};
 use super::watch::{Activity, Order, Watch, Watched};
 use super::{HttpConfig, Shared, routes};
+use crate::app::OpenConnection;
 
 type Builder = auto::Builder<TokioExecutor>;
 
 /// How long accepting pauses where the process is out of files or memory: trying at once would only
 /// burn the processor that is needed to finish what is open.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the head of a request may take once the server is leaving: what is not whole yet was not
+/// promised an answer, and must not hold the end up.
+const LAST_HEAD: Duration = Duration::from_millis(500);
 
 /// How often an HTTP/2 client must show that it is alive.
 const PING: Duration = Duration::from_secs(20);
@@ -50,10 +55,12 @@ pub(super) async fn serve(
     shared.app.start_draining();
     watch.order_all(Order::Finish);
     tracker.close();
+    let head_timeout = shared.config.head_timeout.min(LAST_HEAD);
+    let leaving = HttpConfig { head_timeout, ..shared.config.clone() };
     let drained = async {
         tokio::select! {
             () = tracker.wait() => {}
-            () = watch.run(&shared.config) => {}
+            () = watch.run(&leaving) => {}
         }
     };
     if tokio::time::timeout(shared.config.drain_timeout, drained).await.is_err() {
@@ -138,8 +145,7 @@ async fn connection(
     permit: OwnedSemaphorePermit,
 ) {
     let activity = Arc::clone(&watched.activity);
-    let metrics = answers.shared.app.monitor().server();
-    metrics.connection_opened();
+    let open = OpenConnection::new(Arc::clone(&answers.shared.app));
     let io = TokioIo::new(Observed { stream, activity: Arc::clone(&activity), lingering: false });
     let service_activity = Arc::clone(&activity);
     let service = service_fn(move |request| {
@@ -163,8 +169,7 @@ async fn connection(
         // Clients break off and speak nonsense as they like; whoever needs to see it can.
         tracing::debug!(error, "a connection ended with an error");
     }
-    metrics.connection_closed();
-    drop((watched, permit));
+    drop((open, watched, permit));
 }
 
 /// A stream that tells what passes over it.
@@ -196,7 +201,9 @@ impl AsyncWrite for Observed {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes));
-        self.activity.sent();
+        if let Ok(bytes) = written {
+            self.activity.sent(bytes);
+        }
         Poll::Ready(written)
     }
 
@@ -206,7 +213,9 @@ impl AsyncWrite for Observed {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(context, slices));
-        self.activity.sent();
+        if let Ok(bytes) = written {
+            self.activity.sent(bytes);
+        }
         Poll::Ready(written)
     }
 

@@ -5,13 +5,13 @@
 //! lock of the listener's. Work that would hold up other connections (decoding, encoding and
 //! compressing beyond [`HEAVY`] bytes) goes to a thread of its own.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body::Body;
-use outhaul_monitor::trace::{RequestSpan, SpanStatus};
+use outhaul_monitor::trace::SpanStatus;
 use outhaul_protocol::oip::{self, DecodedInfer, EncodedInfer, Target};
 use outhaul_types::{Classify, InferResponse, Name, Timings};
 
@@ -20,6 +20,7 @@ use super::answer::{Answer, Failure, Interrupted, json};
 use super::coding::{self, Coding};
 use super::{body, headers};
 use crate::App;
+use crate::answered::Answered;
 
 /// The name under which calls are counted and logged.
 pub(super) const CONTRACT: &str = "oip_rest";
@@ -27,6 +28,13 @@ pub(super) const CONTRACT: &str = "oip_rest";
 /// Bytes whose decoding or encoding takes so long (half a millisecond and more) that it leaves the
 /// threads that serve connections.
 const HEAVY: usize = 256 << 10;
+
+/// Bytes of binary data that cost as much as one of JSON. Most are shared without being looked at, but
+/// lengths of strings have to be walked.
+const BINARY_PER_JSON: usize = 8;
+
+/// The status under which a request is counted whose client went away before there was an answer.
+const CLIENT_GONE: u16 = 499;
 
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
@@ -38,6 +46,22 @@ struct Seen {
     request_bytes: usize,
     version: Option<u64>,
     timings: Option<Timings>,
+}
+
+/// Counts a request that was given up, unless it was answered.
+struct Unanswered<'a> {
+    app: &'a App,
+    started: Instant,
+    answered: bool,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            let total = self.started.elapsed();
+            self.app.server_metrics().record_call(CONTRACT, CLIENT_GONE, total, 0, 0);
+        }
+    }
 }
 
 /// Answers one prediction. `target` is what its path names.
@@ -60,7 +84,9 @@ where
         version: None,
         timings: None,
     };
+    let mut unanswered = Unanswered { app, started: seen.started, answered: false };
     let answer = predict(shared, target, &head.headers, body, &mut seen).await;
+    unanswered.answered = true;
     let mut answer = answer.unwrap_or_else(Failure::into_answer);
     answer.headers_mut().insert(headers::REQUEST_ID, id_header);
     let status = answer.status().as_u16();
@@ -94,8 +120,8 @@ where
 
     let version = target.version;
     let limits = app.config().decode_limits.clone();
-    // Binary data behind the JSON is shared, not read.
-    let work = json_length.unwrap_or(body.len());
+    let json = json_length.unwrap_or(body.len()).min(body.len());
+    let work = json + (body.len() - json) / BINARY_PER_JSON;
     let decode = move || oip::decode_infer(body, json_length, target, &limits);
     let decoded = off_thread(app, &seen.id, work, "decoding", decode).await?;
     let DecodedInfer { request, format } = decoded.map_err(|error| {
@@ -154,8 +180,8 @@ async fn write(
     Ok(answer)
 }
 
-/// Decompresses a body. It is tried at once as long as it stays small, since its packed size says
-/// nothing of what it holds.
+/// Decompresses a body. A small one is tried at once as long as what comes of it stays small, since its
+/// packed size says nothing of what it holds.
 pub(super) async fn unpack(
     app: &App,
     id: &str,
@@ -163,14 +189,15 @@ pub(super) async fn unpack(
     body: Bytes,
     limit: usize,
 ) -> Result<Bytes, Failure> {
-    let at_once = coding::decompress(coding, &body, limit.min(HEAVY));
-    match at_once {
-        Err(failure) if failure.status == StatusCode::PAYLOAD_TOO_LARGE && limit > HEAVY => {
-            let work = move || coding::decompress(coding, &body, limit);
-            off_thread(app, id, usize::MAX, "decompressing", work).await?
+    if body.len() < HEAVY {
+        let at_once = coding::decompress(coding, &body, limit.min(HEAVY));
+        let too_long = |failure: &Failure| failure.status == StatusCode::PAYLOAD_TOO_LARGE;
+        if limit <= HEAVY || !at_once.as_ref().is_err_and(too_long) {
+            return at_once;
         }
-        result => result,
     }
+    let work = move || coding::decompress(coding, &body, limit);
+    off_thread(app, id, usize::MAX, "decompressing", work).await?
 }
 
 /// Compresses a body.
@@ -208,37 +235,20 @@ fn output_bytes(response: &InferResponse) -> usize {
 fn tell(app: &App, seen: &Seen, head: &HeaderMap, status: u16, sent: usize) {
     let total = seen.started.elapsed();
     app.server_metrics().record_call(CONTRACT, status, total, seen.request_bytes, sent);
-    if app.config().log_requests {
-        log(seen, status, sent, total);
-    }
-    if let Some(tracer) = app.monitor().tracer() {
-        tracer.record_request(&RequestSpan {
+    if Answered::is_wanted(app) {
+        let answered = Answered {
+            contract: CONTRACT,
             route: "POST /v2/models/{model}/infer",
             request_id: &seen.id,
             model: &seen.model,
             version: seen.version,
             parent: headers::trace(head),
+            status: SpanStatus::Http(status),
+            request_bytes: seen.request_bytes,
+            response_bytes: sent,
             total,
             timings: seen.timings,
-            status: SpanStatus::Http(status),
-        });
+        };
+        answered.tell(app);
     }
-}
-
-fn log(seen: &Seen, status: u16, sent: usize, total: Duration) {
-    let microseconds = |duration: Duration| duration.as_micros() as u64;
-    let timings = seen.timings.unwrap_or_default();
-    tracing::info!(
-        contract = CONTRACT,
-        request_id = &*seen.id,
-        model = &*seen.model,
-        version = seen.version,
-        status,
-        request_bytes = seen.request_bytes,
-        response_bytes = sent,
-        total_us = microseconds(total),
-        queue_us = microseconds(timings.queue),
-        compute_us = microseconds(timings.compute),
-        "answered"
-    );
 }

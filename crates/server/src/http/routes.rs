@@ -21,8 +21,11 @@ use serde::Deserialize;
 
 use super::answer::{Answer, Failure, json};
 use super::infer::{infer, pack, unpack};
-use super::{Shared, body, coding, headers, page};
-use crate::describe::{SERVER, config, platform, statistics};
+use super::{HttpConfig, Shared, body, coding, headers, page};
+use crate::describe::{SERVER, config, platform, properties, statistics, versions};
+
+/// The longest body of a request that is no prediction.
+const LONGEST_QUESTION: usize = 64 << 10;
 
 type App = State<Arc<Shared>>;
 type Handled = Result<Response, Failure>;
@@ -220,23 +223,12 @@ async fn ready(State(shared): App) -> Handled {
 async fn metadata(State(shared): App, TargetPath(target): TargetPath) -> Handled {
     let router = shared.app.router();
     let model = router.describe(&target.model, target.version).map_err(refused)?;
-    let versions = match target.version {
-        VersionChoice::Latest => router.versions(&target.model).map_err(refused)?,
-        VersionChoice::Exact(version) => vec![version],
-    };
-    let properties = [
-        ("engine", model.engine),
-        ("batching", model.batching.as_str()),
-        ("batching_reason", model.batching.reason()),
-    ];
-    // There is a reason only where batching is off or inexact.
-    let known = properties.iter().filter(|(_, value)| !value.is_empty()).count();
     found(oip::model_metadata(&ModelMetadata {
         name: model.name.as_str(),
-        versions: &versions,
+        versions: &versions(router, &target.model, target.version).map_err(refused)?,
         platform: &platform(&model),
         signature: &model.signature,
-        properties: &properties[..known],
+        properties: &properties(&model),
     }))
 }
 
@@ -285,9 +277,10 @@ struct IndexRequest {
 async fn repository_index(State(shared): App, request: Request) -> Handled {
     let (head, received) = request.into_parts();
     let coding = coding::of_request(&head.headers)?;
-    let mut received = body::read(received, &shared.config, || ()).await?;
+    let limit = shared.config.max_body_bytes.min(LONGEST_QUESTION);
+    let config = HttpConfig { max_body_bytes: limit, ..shared.config.clone() };
+    let mut received = body::read(received, &config, || ()).await?;
     if let Some(coding) = coding {
-        let limit = shared.config.max_body_bytes;
         received = unpack(&shared.app, "", coding, received, limit).await?;
     }
     let asked: IndexRequest = match received.trim_ascii().is_empty() {

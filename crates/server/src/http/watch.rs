@@ -20,6 +20,9 @@ use super::HttpConfig;
 /// read the answer.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// The most bytes of a write that holds only frames such as pings and acknowledgements.
+const SIGN_OF_LIFE: usize = 64;
+
 /// What a connection does, told by itself.
 #[derive(Default)]
 pub(super) struct Activity {
@@ -74,9 +77,11 @@ impl Activity {
         }
     }
 
-    /// Notes that bytes went.
-    pub(super) fn sent(&self) {
-        self.progress.fetch_add(1, Ordering::Relaxed);
+    /// Notes that `bytes` went. A few over HTTP/2 may be an answer to a ping, which is no progress.
+    pub(super) fn sent(&self, bytes: usize) {
+        if bytes > SIGN_OF_LIFE || !self.multiplexed.load(Ordering::Relaxed) {
+            self.progress.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Notes that a request was answered before its body was read.
@@ -260,6 +265,21 @@ mod tests {
             let now = start + Duration::from_secs(seconds);
             let (since, order) = decide((before, start), after, now, &config);
             assert_eq!((order, since == now), (expected, restarts), "{name}");
+        }
+    }
+
+    #[test]
+    fn signs_of_life_are_no_progress_over_http_2() {
+        for (version, bytes, progresses) in [
+            (Version::HTTP_11, 17, true),
+            (Version::HTTP_2, 17, false),
+            (Version::HTTP_2, 1_000, true),
+        ] {
+            let activity = Activity::default();
+            drop(activity.begin(version));
+            let before = activity.observe();
+            activity.sent(bytes);
+            assert_eq!(activity.observe() != before, progresses, "{bytes} bytes over {version:?}");
         }
     }
 

@@ -35,7 +35,7 @@ async fn a_model_is_ready_or_not() {
         ("double", "1", Ok(true)),
         ("double", "0", Ok(true)),
         ("double", "2", Ok(false)),
-        ("broken", "", Ok(false)),
+        ("damaged", "", Ok(false)),
         ("nobody", "", Ok(false)),
         ("double", "new", Err(Code::InvalidArgument)),
     ];
@@ -53,7 +53,7 @@ async fn a_model_is_described() {
     let mut client = server.client().await;
     let asked = ModelMetadataRequest { name: "double".into(), ..Default::default() };
     let metadata = client.model_metadata(asked).await.unwrap().into_inner();
-    assert_eq!((metadata.name.as_str(), metadata.platform.as_str()), ("double", "fake_onnx"));
+    assert_eq!((metadata.name.as_str(), metadata.platform.as_str()), ("double", "scripted_onnx"));
     assert_eq!(metadata.versions, ["1"]);
     assert_eq!((metadata.inputs[0].name.as_str(), metadata.outputs[0].name.as_str()), ("X", "Y"));
     assert_eq!(metadata.inputs[0].datatype, "FP32");
@@ -79,7 +79,10 @@ async fn a_configuration_leaves_the_batch_out_of_the_dimensions() {
     assert!(matches!(batched.scheduling_choice, Some(SchedulingChoice::DynamicBatching(_))));
     assert_eq!(batched.instance_group[0].count, 2);
     assert_eq!(batched.instance_group[0].kind(), model_instance_group::Kind::Cpu);
-    assert_eq!((batched.backend.as_str(), batched.platform.as_str()), ("fake", "fake_onnx"));
+    assert_eq!(
+        (batched.backend.as_str(), batched.platform.as_str()),
+        ("scripted", "scripted_onnx")
+    );
     assert_eq!(batched.parameters["batching"].string_value, "exact");
     assert!(!batched.parameters.contains_key("batching_reason"), "there is none");
     let single = config("words").await;
@@ -88,7 +91,7 @@ async fn a_configuration_leaves_the_batch_out_of_the_dimensions() {
     assert_eq!(single.input[0].data_type(), DataType::TypeString);
     assert_eq!(single.scheduling_choice, None);
     assert_eq!(single.parameters["batching"].string_value, "off");
-    assert_eq!(single.parameters["batching_reason"].string_value, "it has no batch");
+    assert_eq!(single.parameters["batching_reason"].string_value, "it is a <script>");
 }
 
 #[tokio::test]
@@ -128,9 +131,9 @@ async fn the_index_lists_what_is_there() {
     };
     let all = index("", false).await.unwrap();
     let names: Vec<_> = all.iter().map(|entry| entry.name.as_str()).collect();
-    assert_eq!(names, ["broken", "crashing", "double", "failing", "gated", "words"]);
-    assert_eq!((all[0].state.as_str(), all[0].version.as_str()), ("UNAVAILABLE", "3"));
-    assert_eq!(all[0].reason, "its file is damaged");
+    assert_eq!(names, ["crashing", "damaged", "double", "failing", "gated", "words"]);
+    assert_eq!((all[1].state.as_str(), all[1].version.as_str()), ("UNAVAILABLE", "3"));
+    assert_eq!(all[1].reason, "its file is <damaged>");
     assert_eq!((all[2].state.as_str(), all[2].reason.as_str()), ("READY", ""));
     assert_eq!(index("", true).await.unwrap().len(), 5);
     assert_eq!(index("other", false).await.unwrap_err().code(), Code::InvalidArgument);
@@ -149,7 +152,7 @@ async fn health_is_that_of_the_models() {
         ("", Ok(ServingStatus::Serving)),
         ("inference.GRPCInferenceService", Ok(ServingStatus::Serving)),
         ("double", Ok(ServingStatus::Serving)),
-        ("broken", Ok(ServingStatus::NotServing)),
+        ("damaged", Ok(ServingStatus::NotServing)),
         ("nobody", Err(Code::NotFound)),
     ];
     for (name, expected) in cases {

@@ -5,10 +5,11 @@ use std::time::Duration;
 use outhaul_protocol::grpc::pb::infer_parameter::ParameterChoice;
 use outhaul_protocol::grpc::pb::model_infer_request::InferRequestedOutputTensor;
 use outhaul_protocol::grpc::pb::{InferParameter, InferTensorContents, ModelInferRequest};
+use outhaul_server::grpc::GrpcConfig;
 use tonic::codec::CompressionEncoding;
 use tonic::{Code, Request};
 
-use crate::fixture::{PATIENCE, Server, eventually, numbers, request};
+use crate::fixture::{Server, eventually, numbers, request, wait_for_queue};
 
 #[tokio::test]
 async fn an_answer_holds_the_outputs_and_where_the_time_went() {
@@ -111,9 +112,9 @@ async fn every_failure_has_its_code_and_says_why() {
             "'model_version' must be a whole number, or empty for the latest, got new",
         ),
         (
-            request("broken", [0.0; 2]),
+            request("damaged", [0.0; 2]),
             Code::Unavailable,
-            "model 'broken' is not ready: failed to load: its file is damaged",
+            "model 'damaged' is not ready: failed to load: its file is <damaged>",
         ),
         (
             wrong_shape,
@@ -129,7 +130,7 @@ async fn every_failure_has_its_code_and_says_why() {
         (
             request("failing", [0.0; 2]),
             Code::Internal,
-            "engine 'fake' failed to run the model: it broke",
+            "engine 'scripted' failed to run the model: it broke",
         ),
         (
             request("crashing", [0.0; 2]),
@@ -146,6 +147,19 @@ async fn every_failure_has_its_code_and_says_why() {
     assert_eq!(server.counted("caller_error") + server.counted("server_error"), total);
     let after = client.model_infer(request("double", [1.0, 1.0])).await.unwrap();
     assert_eq!(numbers(after.get_ref()), [2.0, 2.0], "the server goes on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_servers_own_limit_counts_where_the_caller_has_none() {
+    let request_timeout = Some(Duration::from_millis(20));
+    let server = Server::with(GrpcConfig { request_timeout, ..GrpcConfig::default() }).await;
+    let mut client = server.client().await;
+    let status = client.model_infer(request("gated", [1.0; 2])).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    let mut generous = Request::new(request("gated", [1.0; 2]));
+    generous.set_timeout(Duration::from_secs(60));
+    let status = client.model_infer(generous).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
 }
 
 #[tokio::test]
@@ -195,17 +209,9 @@ async fn a_client_that_hangs_up_gives_its_place_back() {
     let mut waiting = client.clone();
     let waits = tokio::spawn(async move { waiting.model_infer(request("gated", [2.0; 2])).await });
     // The queue has one place: once it is taken, a further request is refused.
-    let refused = async {
-        loop {
-            let mut late = Request::new(request("gated", [3.0; 2]));
-            late.set_timeout(Duration::from_millis(5));
-            let status = client.model_infer(late).await.unwrap_err();
-            if status.code() == Code::ResourceExhausted {
-                return status;
-            }
-        }
-    };
-    let status = tokio::time::timeout(PATIENCE, refused).await.unwrap();
+    wait_for_queue(&server.app, 1).await;
+    let status = client.model_infer(request("gated", [3.0; 2])).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted);
     assert_eq!(status.message(), "the queue is full: 1 requests are waiting");
     assert_eq!(status.metadata().get("retry-after").unwrap(), "1");
     assert!(!status.details().is_empty(), "google.rpc.RetryInfo");
@@ -215,6 +221,8 @@ async fn a_client_that_hangs_up_gives_its_place_back() {
     eventually(|| server.counted("caller_error") > cancelled_before).await;
     server.gate.open();
     held.await.unwrap().unwrap();
+    // The instance clears the place away once it has run what it held.
+    wait_for_queue(&server.app, 0).await;
     let again = client.model_infer(request("gated", [4.0; 2])).await.unwrap();
     assert_eq!(numbers(again.get_ref()), [8.0; 2]);
     assert_eq!(server.gate.runs(), 2, "the abandoned request was run all the same");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use outhaul_server::grpc::GrpcConfig;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::fixture::{PATIENCE, Server, eventually, numbers, request};
@@ -41,12 +41,16 @@ async fn a_call_that_outlives_the_drain_is_ended_and_reported() {
 }
 
 #[tokio::test]
-async fn a_connection_that_says_nothing_is_closed() {
-    let config = GrpcConfig { read_timeout: Duration::from_millis(20), ..GrpcConfig::default() };
+async fn a_connection_that_does_not_begin_is_closed() {
+    let config = GrpcConfig { head_timeout: Duration::from_millis(20), ..GrpcConfig::default() };
     let server = Server::with(config).await;
-    let mut silent = TcpStream::connect(server.address).await.unwrap();
-    let read = tokio::time::timeout(PATIENCE, silent.read(&mut [0; 16])).await;
-    assert_eq!(read.expect("it stayed open").unwrap(), 0);
+    for said in ["", "PRI * HTTP/2.0\r\n\r\nSM"] {
+        let mut slow = TcpStream::connect(server.address).await.unwrap();
+        slow.write_all(said.as_bytes()).await.unwrap();
+        let read = tokio::time::timeout(PATIENCE, slow.read(&mut [0; 16])).await;
+        // A reset is an end as well.
+        assert_eq!(read.expect("it stayed open").unwrap_or(0), 0, "{said:?}");
+    }
 }
 
 #[tokio::test]

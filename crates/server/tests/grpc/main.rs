@@ -6,4 +6,6 @@ mod fixture;
 mod frames;
 mod infer;
 mod lifecycle;
+#[path = "../shared/models.rs"]
+mod models;
 mod stream;

@@ -36,7 +36,7 @@ async fn a_model_tells_what_it_is() {
     }
     let ready = client.get("/v2/models/echo/ready", "").await;
     assert_eq!((ready.status, ready.json()), (200, json!({"name": "echo", "ready": true})));
-    let damaged = client.get("/v2/models/damaged/versions/1/ready", "").await;
+    let damaged = client.get("/v2/models/damaged/versions/3/ready", "").await;
     let expected = json!({"name": "damaged", "ready": false});
     assert_eq!((damaged.status, damaged.json()), (503, expected));
     let config = client.get("/v2/models/echo/config", "").await.json();
@@ -72,7 +72,7 @@ async fn the_index_lists_every_version_with_its_state() {
     let all = client.post(index, "", "").await.json();
     assert_eq!(
         all[1],
-        json!({"name": "damaged", "version": "1", "state": "UNAVAILABLE", "reason": "its file is <damaged>"})
+        json!({"name": "damaged", "version": "3", "state": "UNAVAILABLE", "reason": "its file is <damaged>"})
     );
     assert_eq!(names(all), ["crashing", "damaged", "echo", "gated", "wide"]);
     let ready = client.post(index, "", r#"{"ready": true}"#).await.json();

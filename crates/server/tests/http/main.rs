@@ -10,4 +10,6 @@ mod describe;
 mod fixture;
 mod lifecycle;
 mod limits;
+#[path = "../shared/models.rs"]
+mod models;
 mod predict;
