@@ -284,8 +284,9 @@ def test_classification_as_json(http_client):
 
 
 def test_what_has_no_classes_is_refused(client):
-    with pytest.raises(InferenceServerException, match="label"):
-        client.call("infer", "iris", iris(client), outputs=[client.output("label", class_count=1)])
+    words = client.input("x", "BYTES", np.array([[b"a", b"b"]], np.object_))
+    with pytest.raises(InferenceServerException, match="'y'"):
+        client.call("infer", "identity_bytes", [words], outputs=[client.output("y", class_count=1)])
 
 
 @pytest.mark.parametrize("form", ["binary", "json"])

@@ -236,6 +236,17 @@ def frame(kind, flags, stream, payload):
     return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
 
 
+def literal(name, value):
+    """Returns a header, written without compression."""
+    return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
+
+
+def call_head():
+    """Returns the headers of a call."""
+    head = b"\x83\x86" + literal(b":path", (SERVICE + "ModelInfer").encode()) + literal(b":authority", b"a")
+    return head + literal(b"te", b"trailers") + literal(b"content-type", b"application/grpc")
+
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS = frame(4, 0, 0, b"")
 
@@ -282,13 +293,7 @@ def test_streams_that_are_opened_and_reset(server):
 
 def test_a_compressed_message_that_is_damaged(server):
     """A whole HTTP/2 call by hand, because no client writes one so."""
-
-    def literal(name, value):
-        return b"\x00" + bytes([len(name)]) + name + bytes([len(value)]) + value
-
-    path = (SERVICE + "ModelInfer").encode()
-    head = b"\x83\x86" + literal(b":path", path) + literal(b":authority", b"a") + literal(b"te", b"trailers")
-    head += literal(b"content-type", b"application/grpc") + literal(b"grpc-encoding", b"gzip")
+    head = call_head() + literal(b"grpc-encoding", b"gzip")
     damaged = gzip.compress(iris().SerializeToString())[:-10]
     message = b"\x01" + struct.pack(">I", len(damaged)) + damaged
     with server.connect(server.grpc_port) as stream:

@@ -252,7 +252,7 @@ impl ModelQueue {
         let since = self.shared.epoch.elapsed().as_nanos();
         self.shared.announced_ns.store(u64::try_from(since).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.shared.arriving.fetch_add(1, Ordering::Relaxed);
-        Arriving(Arc::clone(self))
+        Arriving { queue: Arc::clone(self), has_arrived: false }
     }
 
     /// Runs a request and returns its answer.
@@ -360,14 +360,25 @@ impl Drop for ModelQueue {
 }
 
 /// A request that is still being read; see [`ModelQueue::announce`].
-pub struct Arriving(Arc<ModelQueue>);
+pub struct Arriving {
+    queue: Arc<ModelQueue>,
+    has_arrived: bool,
+}
+
+impl Arriving {
+    /// Takes the announcement back because the request is about to be submitted. Unlike a drop this
+    /// wakes nobody: an instance that holds a batch open for the request is woken when it is there.
+    pub fn arrived(mut self) {
+        self.has_arrived = true;
+    }
+}
 
 impl Drop for Arriving {
     fn drop(&mut self) {
-        let shared = &self.0.shared;
+        let shared = &self.queue.shared;
         let was_last = shared.arriving.fetch_sub(1, Ordering::Relaxed) == 1;
-        // An instance may be holding a batch open for this one.
-        if was_last && shared.waiting.load(Ordering::Relaxed) > 0 {
+        // An instance may be holding a batch open for this one, which is not coming.
+        if was_last && !self.has_arrived && shared.waiting.load(Ordering::Relaxed) > 0 {
             shared.wake_one();
         }
     }

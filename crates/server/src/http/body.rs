@@ -16,17 +16,16 @@ use crate::pace::Pace;
 /// What is reserved at once for a body of a declared length; a longer one must come to be believed.
 const RESERVED: usize = 1 << 20;
 
-/// Reads a whole body. `waiting` is called when the first piece is not there yet, and what it returns
-/// is kept until the body is read.
+/// Reads a whole body. `waiting` is called once where a piece of it has to be waited for.
 ///
 /// # Errors
 ///
 /// 413 where the body is too long, 408 where it comes too slowly, 400 where it ends early or is
 /// damaged.
-pub(crate) async fn read<B, G>(
+pub(crate) async fn read<B>(
     mut body: B,
     config: &HttpConfig,
-    waiting: impl FnOnce() -> G,
+    waiting: impl FnOnce(),
 ) -> Result<Bytes, Failure>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -38,10 +37,8 @@ where
     }
     // The body of a small request came with its head; then there is no timer and no copy.
     let Some(first) = poll_frame(&mut body).now_or_never() else {
-        let kept = waiting();
-        let body = read_slowly(body, BytesMut::new(), config).await;
-        drop(kept);
-        return body;
+        waiting();
+        return read_slowly(body, BytesMut::new(), config).await;
     };
     let Some(first) = data(first, 0, declared)? else {
         return Ok(Bytes::new());
@@ -55,6 +52,7 @@ where
     let reserved = declared.map_or(2 * first.len(), |length| length as usize).min(RESERVED);
     let mut received = BytesMut::with_capacity(reserved.max(first.len()));
     received.extend_from_slice(&first);
+    waiting();
     read_slowly(body, received, config).await
 }
 

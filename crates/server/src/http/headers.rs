@@ -55,9 +55,9 @@ pub(crate) fn context(
     now: Instant,
     config: &HttpConfig,
 ) -> Result<RequestContext, Failure> {
-    let asked = whole_number(headers, &REQUEST_TIMEOUT)?;
+    let asked = whole_number(headers, &REQUEST_TIMEOUT, "x-request-timeout-ms")?;
     if asked == Some(0) {
-        return Err(malformed(&REQUEST_TIMEOUT, "0", "at least 1"));
+        return Err(malformed("x-request-timeout-ms", "0", "at least 1"));
     }
     let after = |timeout| Deadline::after(now, timeout);
     let asked = asked.and_then(|ms| after(Duration::from_millis(ms)));
@@ -79,7 +79,7 @@ pub(crate) fn trace(headers: &HeaderMap) -> Option<TraceParent> {
 ///
 /// 400 where it is not a whole number.
 pub(crate) fn json_length(headers: &HeaderMap) -> Result<Option<usize>, Failure> {
-    let length = whole_number(headers, &JSON_LENGTH)?;
+    let length = whole_number(headers, &JSON_LENGTH, "Inference-Header-Content-Length")?;
     Ok(length.map(|length| usize::try_from(length).unwrap_or(usize::MAX)))
 }
 
@@ -89,8 +89,13 @@ pub(crate) fn declared_length(headers: &HeaderMap) -> usize {
     length.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-fn whole_number(headers: &HeaderMap, name: &HeaderName) -> Result<Option<u64>, Failure> {
-    let mut values = headers.get_all(name).iter();
+/// Reads a header, which errors call `name`: as the protocol writes it.
+fn whole_number(
+    headers: &HeaderMap,
+    header: &HeaderName,
+    name: &str,
+) -> Result<Option<u64>, Failure> {
+    let mut values = headers.get_all(header).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
         return Err(Failure::bad_request(format!("header {name} is given twice")));
@@ -103,7 +108,7 @@ fn whole_number(headers: &HeaderMap, name: &HeaderName) -> Result<Option<u64>, F
     }
 }
 
-fn malformed(name: &HeaderName, value: &str, expected: &str) -> Failure {
+fn malformed(name: &str, value: &str, expected: &str) -> Failure {
     let value: String = value.chars().take(64).collect();
     Failure::bad_request(format!("header {name} is '{value}', expected {expected}"))
 }
@@ -140,7 +145,7 @@ mod tests {
         let failure = json_length(&one(JSON_LENGTH, "12x")).unwrap_err();
         assert_eq!(
             failure.message,
-            "header inference-header-content-length is '12x', expected a whole number"
+            "header Inference-Header-Content-Length is '12x', expected a whole number"
         );
         assert_eq!(json_length(&one(JSON_LENGTH, "12")).unwrap(), Some(12));
         let twice = [one(JSON_LENGTH, "1"), one(JSON_LENGTH, "2")].into_iter().flatten();

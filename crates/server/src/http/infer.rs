@@ -110,7 +110,8 @@ where
     let context = headers::context(head, seen.id.clone(), seen.started, config)?;
     let json_length = headers::json_length(head)?;
     let packed = coding::of_request(head)?;
-    let announce = || app.router().announce(&target.model, target.version);
+    let mut arriving = None;
+    let announce = || arriving = app.router().announce(&target.model, target.version);
     let body = body::read(body, config, announce).await?;
     seen.request_bytes = body.len();
     let body = match packed {
@@ -130,6 +131,9 @@ where
         known.map_or_else(|unknown| Failure::of(&unknown), |_| Failure::of(&error))
     })?;
 
+    if let Some(arriving) = arriving {
+        arriving.arrived();
+    }
     let response = app
         .router()
         .infer(request, &context)
