@@ -11,7 +11,7 @@ use outhaul::load::{
 use outhaul_protocol::grpc::pb;
 
 use crate::ceiling::{Loaded, tokens};
-use crate::process::{Process, until};
+use crate::process::{Process, Scratch, until};
 use crate::table::{Row, median};
 
 const IRIS: &str =
@@ -204,17 +204,16 @@ fn against_ceiling(what: &str, goal: f64, sessions: NonZeroUsize, turns: &[(f64,
 
 /// What a second and a third copy of a large model take.
 pub(crate) fn copies(effort: Effort, repository: &Path) -> anyhow::Result<Row> {
-    let manifest = repository.join("large/model.toml");
+    let manifest = Scratch(repository.join("large/model.toml"));
     let mut resident = Vec::new();
     for count in 1..=3 {
-        std::fs::write(&manifest, format!("[instances]\ncount = {count}\n"))?;
+        std::fs::write(&manifest.0, format!("[instances]\ncount = {count}\n"))?;
         let server = Process::outhaul(repository)?;
         let target = post(&server.http, "large", vec![text(16)]);
         first_answer(&server, &target)?;
         effort.load(&target, 8)?;
         resident.push(server.resident_mib()?);
     }
-    std::fs::remove_file(&manifest)?;
     let added: Vec<f64> =
         resident.windows(2).map(|pair| (pair[1] / pair[0] - 1.0) * 100.0).collect();
     let worst = added.iter().copied().fold(f64::MIN, f64::max);
@@ -237,13 +236,12 @@ pub(crate) fn start(effort: Effort, repository: &Path) -> anyhow::Result<Row> {
     let mut turns = Vec::new();
     for _ in 0..effort.turns * 3 {
         let (_, session) = loaded.create()?;
-        let server = Process::outhaul(&one)?;
+        let server = Process::outhaul(&one.0)?;
         let (first, total) =
             first_answer(&server, &post(&server.http, "iris", vec![IRIS.to_owned()]))?;
         ensure!(first.body.contains(r#""data":[0]"#), "a wrong first answer: {}", first.body);
         turns.push((session.as_secs_f64() * 1000.0, total.as_secs_f64() * 1000.0));
     }
-    std::fs::remove_dir_all(&one)?;
     let session = median(turns.iter().map(|turn| turn.0));
     let total = median(turns.iter().map(|turn| turn.1));
     Ok(Row {
@@ -258,9 +256,10 @@ pub(crate) fn start(effort: Effort, repository: &Path) -> anyhow::Result<Row> {
 }
 
 /// A repository with one model, so that nothing else is loaded meanwhile.
-fn tempfile_repository(model: &Path) -> anyhow::Result<PathBuf> {
-    let folder = std::env::temp_dir().join(format!("outhaul-bench-{}", std::process::id()));
-    let version = folder.join("iris/1");
+fn tempfile_repository(model: &Path) -> anyhow::Result<Scratch> {
+    let name = format!("outhaul-bench-{}", std::process::id());
+    let folder = Scratch(std::env::temp_dir().join(name));
+    let version = folder.0.join("iris/1");
     std::fs::create_dir_all(&version)?;
     std::fs::copy(model, version.join("model.onnx"))?;
     Ok(folder)

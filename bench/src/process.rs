@@ -73,6 +73,17 @@ impl Drop for Process {
     }
 }
 
+/// A file or folder that is there for one measurement, and goes whatever comes of it.
+pub(crate) struct Scratch(pub(crate) PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // One of the two fails; what cannot be removed harms nobody.
+        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// Waits until `done` says so.
 pub(crate) fn until(mut done: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
     let start = Instant::now();

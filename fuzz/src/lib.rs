@@ -13,6 +13,7 @@ use std::path::Path;
 use bytes::{Buf, BufMut, Bytes};
 use outhaul_protocol::oip::{EncodedInfer, OutputFormat, Target};
 use outhaul_protocol::{DecodeLimits, ProtocolError, grpc, http_status, oip};
+use outhaul_repository::{Declarations, MANIFEST_KEYS, Rule, Value};
 use outhaul_types::{
     Classify, InferRequest, InferResponse, ModelName, ModelVersion, Name, NamedTensor, Tensor,
     TensorData, Timings, TraceParent, VersionChoice,
@@ -94,6 +95,20 @@ pub fn onnx_file(data: &[u8]) {
             }
         }
         Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// Reads what is declared beside a model; `outhaul.toml` is read alike.
+pub fn model_toml(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut declared = Declarations::parse(Path::new("model.toml"), text, MANIFEST_KEYS);
+    for key in MANIFEST_KEYS {
+        // Every value is refused, so that the problem has to write it.
+        let refused = |_: &Value| Err::<(), _>(Rule::new("must be another", "write another"));
+        assert_eq!(declared.take(key, refused), None);
+    }
+    for problem in declared.into_problems() {
+        assert!(problem.to_string().starts_with("model.toml"), "{problem}");
     }
 }
 

@@ -162,6 +162,16 @@ fn onnx_file() {
 }
 
 #[test]
+fn model_toml() {
+    let examples = [
+        "engine = 'auto'\n[batching]\nmax_rows = 8\nmax_delay = \"2ms\"\nexact = false\n",
+        "instances = { count = 2, threads = 1 }\nqueue.capacity = 0x10\nqueue.timeout = '''1s'''",
+        "[[batching]]\n\"max_rows\" = [1, 2.5, 1979-05-27T07:32:00Z, { a.b = nan }]\n# end",
+    ];
+    run("model_toml", outhaul_fuzz::model_toml, &examples.map(|text| text.into()));
+}
+
+#[test]
 fn traceparent() {
     let examples = [
         "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",

@@ -12,6 +12,7 @@
 //! Start with [`read`], then [`OnnxModel::row_independence`].
 
 mod check;
+mod division;
 mod element;
 mod error;
 mod external;

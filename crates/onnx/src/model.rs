@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use outhaul_types::ModelSignature;
 
+use crate::division;
 use crate::graph::{Attribute, AttributeValue, Function, Graph, Initializer, Node};
 use crate::rows::{self, RowIndependence};
 
@@ -83,6 +84,19 @@ impl OnnxModel {
     /// answers parted again, so that each request gets the answer that it would get alone.
     pub fn row_independence(&self) -> RowIndependence {
         rows::row_independence(self)
+    }
+
+    /// Checks that no request can make a node divide the least integer of its type by -1, which ends
+    /// the process in an engine that leaves that to the processor.
+    ///
+    /// The types that the file declares between nodes are taken for true: the engine must refuse a
+    /// model in which they are not.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the node and its operator, and with why it may happen.
+    pub fn divides_safely(&self) -> Result<(), String> {
+        division::check(self)
     }
 
     /// Returns whether the cost of a run follows from the size of its inputs. It does not where

@@ -78,7 +78,11 @@ fn sleep(shared: &Shared, index: usize, until: Option<Instant>) {
     // Where a batch is held open, there must still be somebody to hold it for.
     let nothing_new = shared.intake.is_empty()
         && !shared.closed.load(Ordering::Relaxed)
-        && (until.is_none() || shared.is_awaited());
+        && match until {
+            Some(_) => shared.is_awaited(),
+            // A caller that found the queue full may have sorted the intake since we decided.
+            None => shared.pending.try_lock().is_ok_and(|pending| pending.is_empty()),
+        };
     match until {
         _ if !nothing_new => {}
         None => std::thread::park(),

@@ -337,6 +337,10 @@ impl ModelQueue {
         }
         if let Ok(mut pending) = shared.pending.try_lock() {
             shared.sort(&mut pending, Instant::now());
+            drop(pending);
+            // What was sorted is no longer in the intake, where an instance that is about to sleep
+            // would have seen it.
+            shared.wake_one();
         }
         Place::take(shared).ok_or(QueueError::Full { capacity: shared.config.capacity })
     }

@@ -292,7 +292,7 @@ fn draws_random_numbers(node: &Node) -> bool {
 }
 
 /// Returns the nodes of a function with the caller's attributes in place of the references to them.
-fn with_attributes(nodes: &[Node], caller: &Node, function: &Function) -> Vec<Node> {
+pub(crate) fn with_attributes(nodes: &[Node], caller: &Node, function: &Function) -> Vec<Node> {
     let resolve = |attribute: &Attribute| {
         let value = match &attribute.value {
             AttributeValue::Reference(name) => caller

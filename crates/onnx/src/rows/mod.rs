@@ -38,6 +38,7 @@ use std::collections::HashMap;
 use outhaul_types::{Dimension, ModelSignature, ShapePattern, TensorSpec};
 
 use crate::model::OnnxModel;
+pub(crate) use evaluate::with_attributes;
 use evaluate::{Evaluator, Scope};
 use size::{Size, Symbols};
 use value::{Dims, Value};

@@ -24,8 +24,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Reads the metadata of a call that arrived at `now` and may take until `limit`. `new_id` makes an
-    /// id where it has none.
+    /// Reads the metadata of a call that arrived at `now`. `new_id` makes an id where it has none.
     ///
     /// # Errors
     ///
@@ -33,12 +32,10 @@ impl Caller {
     pub(super) fn read(
         metadata: &MetadataMap,
         now: Instant,
-        limit: Option<Duration>,
         new_id: impl FnOnce() -> Name,
     ) -> Result<Self, Status> {
         let text = |key| metadata.get(key).and_then(|value| value.to_str().ok());
-        let limit = limit.and_then(|limit| Deadline::after(now, limit));
-        let asked = match metadata.get(GRPC_TIMEOUT) {
+        let deadline = match metadata.get(GRPC_TIMEOUT) {
             None => None,
             Some(value) => {
                 let timeout = value.to_str().ok().and_then(grpc_timeout).ok_or_else(|| {
@@ -54,9 +51,16 @@ impl Caller {
         let context = RequestContext {
             id: given.map_or_else(new_id, Name::from),
             trace: text("traceparent").and_then(TraceParent::parse),
-            deadline: Deadline::earlier(asked, limit),
+            deadline,
         };
         Ok(Caller { context, gave_id: given.is_some() })
+    }
+
+    /// Shortens the deadline to what the server allows a request that came at `now`.
+    pub(super) fn within(mut self, limit: Option<Duration>, now: Instant) -> Self {
+        let own = limit.and_then(|limit| Deadline::after(now, limit));
+        self.context.deadline = Deadline::earlier(self.context.deadline, own);
+        self
     }
 }
 
@@ -111,7 +115,7 @@ mod tests {
     fn a_caller_is_read_from_metadata() {
         let now = Instant::now();
         let mut metadata = MetadataMap::new();
-        let read = |metadata: &MetadataMap| Caller::read(metadata, now, None, || "made".into());
+        let read = |metadata: &MetadataMap| Caller::read(metadata, now, || "made".into());
         let nobody = read(&metadata).unwrap();
         assert!(!nobody.gave_id && nobody.context.deadline.is_none());
         assert_eq!(nobody.context.id, "made");
@@ -124,9 +128,11 @@ mod tests {
         assert_eq!(caller.context.id, "mine");
         assert_eq!(caller.context.deadline, Some(Deadline(now + Duration::from_millis(250))));
         assert_eq!(caller.context.trace, TraceParent::parse(trace));
-        let limit = Some(Duration::from_millis(100));
-        let limited = Caller::read(&metadata, now, limit, || "made".into()).unwrap();
-        assert_eq!(limited.context.deadline, Deadline::after(now, Duration::from_millis(100)));
+        for (limit, expected) in [(Some(100), 100), (Some(300), 250), (None, 250)] {
+            let limited = caller.clone().within(limit.map(Duration::from_millis), now);
+            let expected = Deadline::after(now, Duration::from_millis(expected));
+            assert_eq!(limited.context.deadline, expected, "{limit:?}");
+        }
         metadata.insert("grpc-timeout", "soon".parse().unwrap());
         assert_eq!(read(&metadata).unwrap_err().code(), Code::InvalidArgument);
     }

@@ -56,8 +56,9 @@ pub struct GrpcConfig {
     /// The bytes a second that a client must bring on average to send a message for longer than
     /// [`body_timeout`](Self::body_timeout). Default: 64 KiB.
     pub min_body_rate: u64,
-    /// The longest that a call may take from its headers to its answer. Default: none; each model has
-    /// its own limit. Callers can shorten either with their deadline.
+    /// The longest that a call may take from its headers to its answer, and a message of a stream from
+    /// its arrival. Default: none; each model has its own limit. Callers can shorten either with their
+    /// deadline.
     pub request_timeout: Option<Duration>,
     /// How long a connection may be silent before it is asked whether it is still there.
     /// Default: 30 s.

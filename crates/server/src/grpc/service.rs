@@ -39,11 +39,12 @@ impl Inference {
         self.app.router()
     }
 
-    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+    fn caller<T>(&self, request: &Request<T>) -> Result<(Caller, Instant), Status> {
         let arrived = request.extensions().get::<Arrived>();
         let arrived = arrived.map_or_else(Instant::now, |Arrived(instant)| *instant);
         let new_id = || self.app.next_request_id();
-        Caller::read(request.metadata(), arrived, self.request_timeout, new_id)
+        let caller = Caller::read(request.metadata(), arrived, new_id)?;
+        Ok((caller, arrived))
     }
 }
 
@@ -106,7 +107,8 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<ModelInferRequest>,
     ) -> Result<Response<ModelInferResponse>, Status> {
-        let caller = self.caller(&request)?;
+        let (caller, arrived) = self.caller(&request)?;
+        let caller = caller.within(self.request_timeout, arrived);
         let route = "inference.GRPCInferenceService/ModelInfer";
         match infer(&self.app, request.into_inner(), &caller, route).await {
             Ok(message) => {
@@ -130,13 +132,15 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
-        let caller = Arc::new(self.caller(&request)?);
-        let app = Arc::clone(&self.app);
+        let (caller, _) = self.caller(&request)?;
+        let (app, limit) = (Arc::clone(&self.app), self.request_timeout);
         let answers = request
             .into_inner()
             .take_until(self.drain.clone().cancelled_owned())
             .map(move |message| {
-                let (app, caller) = (Arc::clone(&app), Arc::clone(&caller));
+                let (app, caller) = (Arc::clone(&app), caller.clone());
+                // The caller's deadline is that of the stream, the server's that of each message.
+                let caller = caller.within(limit, Instant::now());
                 async move {
                     match message {
                         Ok(message) => Ok(answer_in_stream(&app, message, &caller).await),
