@@ -315,6 +315,13 @@ def served_models():
         {"small": {"x": i64([[0, 1], [-1, 7]])}},
         EXACT_INTEGERS,
     )
+    models["int_divide_const"] = Served(
+        "x / 3 in INT64: no request can make this the one division that ends the process (compare int_divide)",
+        model("int_divide_const", [node("Div", "x three", "y")], [value("x", TensorProto.INT64, "batch", "n")],
+              [value("y", TensorProto.INT64, "batch", "n")], [constant("three", i64(3))]),
+        {"multiples": {"x": i64([[9, -9, 0], [3_000_000, -3, 6]])}},
+        EXACT_INTEGERS,
+    )
     models["fp64_math"] = Served(
         "sqrt(x) * (1 + 1e-12) in FP64: wrong by 1e-8 in an engine that narrows to FP32",
         model("fp64_math", [node("Sqrt", "x", "root"), node("Mul", "root factor", "y")],
@@ -441,6 +448,12 @@ def unanswered_models():
             "the output is a sequence of tensors (SplitToSequence), which no wire contract of ours can carry",
             model("sequence_output", [node("SplitToSequence", "x", "y", axis=0)], [x],
                   [helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, [None, 4])]).SerializeToString(), loads=True),
+        "int_divide": Unanswered(
+            "x / d in INT64, both from the request: the least integer by -1 ends the process of ONNX Runtime on x86, so the "
+            "server must not serve it with that engine",
+            model("int_divide", [node("Div", "x d", "y", name="quotient")],
+                  [value("x", TensorProto.INT64, "batch"), value("d", TensorProto.INT64, "batch")],
+                  [value("y", TensorProto.INT64, "batch")]).SerializeToString(), loads=True),
         "truncated": Unanswered("a good model cut in half", whole[: len(whole) // 2]),
         "not_onnx": Unanswered("512 random bytes", np.random.default_rng(7).bytes(512)),
         "zero_bytes": Unanswered("an empty file, which is a valid protobuf message without a graph", b""),

@@ -27,6 +27,9 @@ pub enum LibraryError {
     /// There is no such file.
     #[error("there is no such file")]
     Missing,
+    /// Another user put it where only the user's own or the system's is trusted.
+    #[error("it belongs to another user, who could have put anything there; name it to use it")]
+    Foreign,
     /// The system's loader refused it.
     #[error("it cannot be opened as a library")]
     NotALibrary(#[source] libloading::Error),

@@ -2,7 +2,8 @@
 //!
 //! Invariant: what a user named, by flag or by environment, is used or is an error; only the places
 //! that nobody named are tried one after the other. The search keeps every place it looked at and
-//! what it found there, since "not found" without that list helps nobody.
+//! what it found there, since "not found" without that list helps nobody. Nothing is run that
+//! another user may have left in a folder above the current one, such as `/tmp`.
 
 use std::env;
 use std::ffi::OsStr;
@@ -118,6 +119,8 @@ struct Surroundings {
     environment: fn(&str) -> Option<PathBuf>,
     program: Option<PathBuf>,
     current: Option<PathBuf>,
+    /// Tells whether a file or folder can have been put there by root or by this user alone.
+    is_ours: fn(&Path) -> bool,
 }
 
 /// Looks for the library: what `explicit` or `OUTHAUL_ONNXRUNTIME` names, and only that where one
@@ -130,6 +133,7 @@ pub fn find_library(explicit: Option<&Path>) -> LibrarySearch {
         environment: |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from),
         program: env::current_exe().ok(),
         current: env::current_dir().ok(),
+        is_ours,
     };
     surroundings.find(explicit)
 }
@@ -155,6 +159,11 @@ impl Surroundings {
                 continue;
             }
             for library in libraries {
+                if place == Place::Project && !self.is_trusted(&folder, &library) {
+                    let outcome = Err(LibraryError::Foreign);
+                    search.looked.push(Looked { place, path: library, outcome });
+                    continue;
+                }
                 search.look_at(place, library);
                 if search.found.is_some() {
                     return search;
@@ -162,6 +171,15 @@ impl Surroundings {
             }
         }
         search
+    }
+
+    /// Returns whether nobody but this user and root can have chosen what a project's library is:
+    /// whoever owns a folder can put another file into it, and whoever owns a file can write to it.
+    fn is_trusted(&self, folder: &Path, library: &Path) -> bool {
+        // What a link leads to is what would be run.
+        let Ok(target) = library.canonicalize() else { return false };
+        let above = folder.ancestors().take(2).chain(target.parent());
+        above.chain([library, &*target]).all(self.is_ours)
     }
 
     /// Returns the folders that nobody had to name, in order.
@@ -197,6 +215,22 @@ impl LibrarySearch {
         }
         self.looked.push(Looked { place, path, outcome });
     }
+}
+
+#[cfg(unix)]
+fn is_ours(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+
+    // SAFETY: it takes nothing, cannot fail, and changes nothing.
+    let user = unsafe { libc::geteuid() };
+    // Of a link its own owner counts: whoever made it chose where it leads.
+    fs::symlink_metadata(path).is_ok_and(|metadata| [0, user].contains(&metadata.uid()))
+}
+
+/// Elsewhere the folders are not shared between users by default.
+#[cfg(not(unix))]
+fn is_ours(_path: &Path) -> bool {
+    true
 }
 
 #[cfg(target_os = "macos")]
@@ -266,7 +300,7 @@ mod tests {
     use super::*;
 
     fn nowhere() -> Surroundings {
-        Surroundings { environment: |_| None, program: None, current: None }
+        Surroundings { environment: |_| None, program: None, current: None, is_ours }
     }
 
     #[test]
@@ -333,5 +367,72 @@ mod tests {
         assert_eq!(first.place, Place::Project);
         assert!(matches!(first.outcome, Err(LibraryError::NotALibrary(_))));
         assert!(rest.iter().any(|looked| looked.place == Place::System));
+    }
+
+    /// A folder below which `.outhaul/onnxruntime` holds a file of the library's name.
+    fn project() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let project = folder.path().join(".outhaul/onnxruntime");
+        fs::create_dir_all(&project).unwrap();
+        let library = project.join("libonnxruntime.so");
+        fs::write(&library, b"no library").unwrap();
+        (folder, library)
+    }
+
+    fn first_outcome(surroundings: &Surroundings) -> Result<String, LibraryError> {
+        let search = surroundings.find(None);
+        let first = search.looked.into_iter().find(|looked| looked.place == Place::Project);
+        first.unwrap().outcome
+    }
+
+    #[test]
+    fn what_another_user_may_have_planted_is_not_opened() {
+        let (folder, _) = project();
+        let theirs: [fn(&Path) -> bool; 4] = [
+            |path| !path.ends_with("libonnxruntime.so"),
+            |path| !path.ends_with("onnxruntime"),
+            |path| !path.ends_with(".outhaul"),
+            |_| false,
+        ];
+        for is_ours in theirs {
+            let current = Some(folder.path().to_owned());
+            let outcome = first_outcome(&Surroundings { current, is_ours, ..nowhere() });
+            assert!(matches!(outcome, Err(LibraryError::Foreign)), "{outcome:?}");
+        }
+        // Where a place was chosen by whoever may choose it, its owner does not matter.
+        let library = folder.path().join(".outhaul/onnxruntime");
+        let surroundings = Surroundings { is_ours: |_| false, ..nowhere() };
+        let search = surroundings.find(Some(&library));
+        assert!(matches!(search.looked[0].outcome, Err(LibraryError::NotALibrary(_))));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn owners_are_told_apart() {
+        let (folder, library) = project();
+        assert!(is_ours(&library) && is_ours(Path::new("/")));
+        assert!(!is_ours(&folder.path().join("nothing")));
+        // Only root can give a file away.
+        if std::os::unix::fs::chown(&library, Some(65_534), None).is_ok() {
+            // SAFETY: it takes nothing, cannot fail, and changes nothing.
+            let user = unsafe { libc::geteuid() };
+            assert_eq!(is_ours(&library), user == 65_534);
+            let current = Some(folder.path().to_owned());
+            let outcome = first_outcome(&Surroundings { current, ..nowhere() });
+            assert_eq!(matches!(outcome, Err(LibraryError::Foreign)), user != 65_534);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_as_good_as_what_it_leads_to() {
+        let (folder, library) = project();
+        let elsewhere = folder.path().join("planted.so");
+        fs::rename(&library, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &library).unwrap();
+        let is_ours: fn(&Path) -> bool = |path| !path.ends_with("planted.so");
+        let current = Some(folder.path().to_owned());
+        let outcome = first_outcome(&Surroundings { current, is_ours, ..nowhere() });
+        assert!(matches!(outcome, Err(LibraryError::Foreign)), "{outcome:?}");
     }
 }

@@ -80,6 +80,8 @@ impl OrtModel {
         model: &OnnxModel,
         options: &LoadOptions,
     ) -> Result<Self, LoadError> {
+        // Before the library sees it: it divides constants while it loads.
+        model.divides_safely().map_err(unsupported)?;
         let api = process.api;
         let options = SessionOptions::new(api, model, options)
             .map_err(|failure| failed(failure.to_string()))?;
@@ -172,6 +174,10 @@ impl Session for Runner {
         let shapes_vary = self.model.shapes_vary;
         self.model.run(inputs).map_err(|failure| failure.into_run_error(shapes_vary))
     }
+}
+
+fn unsupported(what: String) -> LoadError {
+    LoadError::Unsupported { engine: ENGINE, what, instead: None }
 }
 
 fn failed(reason: String) -> LoadError {

@@ -70,6 +70,25 @@ fn a_signature_that_the_library_does_not_share_is_refused() {
     }
 }
 
+#[test]
+fn a_division_that_would_end_the_process_is_refused() {
+    let runtime = library::open();
+    let error = load_error(&runtime, &library::read("testdata/models/int_divide.onnx"));
+    assert!(matches!(error, LoadError::Unsupported { instead: None, .. }), "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        "engine 'onnxruntime' does not run node 'quotient' (Div): a request may make it divide the \
+         least INT64 by -1, which has no result and would end the process"
+    );
+
+    let model = library::read("testdata/models/int_divide_const.onnx");
+    let mut session = runtime.load(&model, &LoadOptions::default()).unwrap().session().unwrap();
+    let tensor = Tensor::from_vec([1, 2], vec![i64::MIN, -7]).unwrap();
+    let inputs = model.signature.bind([NamedTensor { name: "x".into(), tensor }]).unwrap();
+    let outputs = session.run(&inputs).unwrap();
+    assert_eq!(outputs[0].as_slice::<i64>(), Some(&[i64::MIN / 3, -2][..]));
+}
+
 /// The reader refuses these files first; but a file may change between reading and loading.
 #[test]
 fn a_damaged_file_that_passed_the_reader_is_still_an_error() {

@@ -335,7 +335,7 @@ fn functions_and_branches_are_followed() {
 fn sample() -> Vec<u8> {
     let text = "in x [n,s,8]\n out y [n,?]\n const z i[] = 0\n const a i[1] = 0\n const m i[1] = -1\n \
                 d = Shape(x)\n b = Gather(d, z)\n c = Unsqueeze(b, a)\n t = Concat(c, m) axis=0\n \
-                r = Reshape(x, t)\n const w f[4]\n q = Relu(r)\n y = Softmax(q) axis=1 perm=[1,0]";
+                r = Reshape(x, t)\n const w f[4]\n q = Relu(r)\n e = Div(t, b)\n y = Softmax(q) axis=1 perm=[1,0]";
     model(&graph(text), 17)
 }
 
@@ -363,6 +363,7 @@ proptest! {
         }
         if let Ok(model) = parse(Bytes::from(bytes), Path::new(HERE)) {
             model.row_independence();
+            drop(model.divides_safely());
             model.operators();
             model.parameters();
         }
@@ -372,7 +373,7 @@ proptest! {
     fn numbers_of_any_size_do_no_harm(
         operator in prop::sample::select(vec![
             "Reshape", "Expand", "Tile", "Slice", "Gather", "Pad", "ReduceSum", "Squeeze",
-            "Unsqueeze", "Split", "TopK", "ConstantOfShape", "Range", "OneHot", "CumSum", "Resize",
+            "Unsqueeze", "Split", "TopK", "Mul", "Sub", "Mod", "Div", "Clip", "Abs", "Concat", "ConstantOfShape", "Range", "OneHot", "CumSum", "Resize",
         ]),
         values in prop::collection::vec(prop_oneof![any::<i64>(), -3..9_i64], 1..5),
         axis in prop_oneof![any::<i64>(), -3..3_i64],
@@ -380,12 +381,14 @@ proptest! {
     ) {
         let listed: Vec<String> = values.iter().map(i64::to_string).collect();
         let (count, listed) = (values.len(), listed.join(","));
-        for inputs in ["x, w", "w, w", "w, x", "w, w, w", "x, w, w, w", "w"] {
+        for inputs in ["x, w", "w, w", "w, x", "w, w, w", "x, w, w, w", "w", ""] {
             let text = format!(
                 "in x [n,s,8]\n out y [?]\n out v [?]\n const w i[{count}] = {listed}\n \
                  u = {operator}({inputs}) axis={axis} axes=[{listed}]\n y = Relu(u)\n v = Shape(u)"
             );
             read_text(&text, opset).unwrap().row_independence();
+            let text = format!("{text}\n d = Div(w, u)");
+            drop(read_text(&text, opset).unwrap().divides_safely());
         }
     }
 }

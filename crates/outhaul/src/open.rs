@@ -10,7 +10,7 @@ use outhaul_engine::LoadOptions;
 use outhaul_monitor::Monitor;
 use outhaul_repository::{Catalog, Problem, Scan, VersionArtefact, VersionState, scan};
 use outhaul_router::{Router, ServedVersion, VersionPlan};
-use outhaul_types::{EngineChoice, ModelManifest, ModelName, error_chain};
+use outhaul_types::{EngineChoice, ModelManifest, ModelName, ModelVersion, error_chain};
 
 use crate::engines::{Engines, NoEngine};
 
@@ -23,6 +23,8 @@ pub struct OpenOptions {
     pub onnxruntime: Option<PathBuf>,
     /// The engine for models whose manifest leaves the choice open.
     pub engine: EngineChoice,
+    /// The one version to load of each model; all where not set.
+    pub version: Option<ModelVersion>,
 }
 
 impl OpenOptions {
@@ -71,7 +73,10 @@ pub fn prepare(
         if manifest.engine == EngineChoice::Auto {
             manifest.engine = options.engine;
         }
-        for artefact in folder.versions {
+        let wanted = |artefact: &VersionArtefact| {
+            options.version.is_none_or(|version| artefact.version == version)
+        };
+        for artefact in folder.versions.into_iter().filter(wanted) {
             let (name, manifest) = (folder.name.clone(), manifest.clone());
             versions.push(Candidate { name, manifest, artefact });
         }

@@ -92,19 +92,7 @@ fn copied(node: &Node, inputs: &Inputs) -> Option<Fact> {
 fn arithmetic(node: &Node, inputs: &Inputs) -> Fact {
     let first = input(inputs, 0);
     let common = moved(inputs, &(0..inputs.len()).collect::<Vec<_>>()).data_type;
-    let fold = |of: fn((i128, i128), (i128, i128)) -> (i128, i128)| {
-        let mut ranges = inputs.iter().flatten().map(|fact| range(&fact.typed(common)));
-        let start = ranges.next()?;
-        Some(ranges.fold(start, |left, right| {
-            // What left the type wraps around; what is found of it later must not come back.
-            if fits_128(left) { of(left, right) } else { (i128::MIN, i128::MAX) }
-        }))
-    };
-    let folded = |of| {
-        let (low, high) = fold(of).unwrap_or((i128::MIN, i128::MAX));
-        Fact::computed(common, low, high)
-    };
-    let largest = |fact: &Fact| i128::from(fact.low).abs().max(i128::from(fact.high).abs());
+    let folded = |of| folded(inputs, common, of);
     match node.op_type.as_str() {
         // Sums of more than two terms are floats in every version.
         "Add" => folded(|left, right| (left.0 + right.0, left.1 + right.1)),
@@ -145,6 +133,26 @@ fn arithmetic(node: &Node, inputs: &Inputs) -> Fact {
     }
 }
 
+/// The least and the largest integer of a value.
+type Range = (i128, i128);
+
+/// Combines all inputs, which share a type.
+fn folded(inputs: &Inputs, data_type: Option<DataType>, of: fn(Range, Range) -> Range) -> Fact {
+    let anything = (i128::MIN, i128::MAX);
+    let fits = |(low, high): Range| i64::try_from(low).is_ok() && i64::try_from(high).is_ok();
+    let ranges = inputs.iter().flatten().map(|fact| range(&fact.typed(data_type)));
+    // What left the type wraps around; what is found of it later must not bring it back.
+    let combined = ranges.reduce(|left, right| if fits(left) { of(left, right) } else { anything });
+    let (low, high) = combined.unwrap_or(anything);
+    Fact::computed(data_type, low, high)
+}
+
+/// The largest integer of a value, whatever its sign.
+fn largest(fact: &Fact) -> i128 {
+    let (low, high) = range(fact);
+    low.abs().max(high.abs())
+}
+
 /// A value between two bounds, one of which may be missing; where they are the wrong way round it
 /// is one of them.
 fn clip(inputs: &Inputs, data_type: Option<DataType>) -> Fact {
@@ -161,12 +169,8 @@ fn clip(inputs: &Inputs, data_type: Option<DataType>) -> Fact {
     Fact::computed(data_type, low, high)
 }
 
-fn range(fact: &Fact) -> (i128, i128) {
+fn range(fact: &Fact) -> Range {
     (i128::from(fact.low), i128::from(fact.high))
-}
-
-fn fits_128((low, high): (i128, i128)) -> bool {
-    i64::try_from(low).is_ok() && i64::try_from(high).is_ok()
 }
 
 fn input(inputs: &Inputs, index: usize) -> Fact {

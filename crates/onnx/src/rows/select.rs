@@ -15,7 +15,7 @@ pub(super) fn concat(call: &mut Call<'_>) -> Result<Made> {
         return Ok(vec![Value::Numbers(numbers)]);
     }
     let parts: Vec<Dims> = (0..call.inputs.len()).map(|i| call.dims(i)).collect::<Result<_>>()?;
-    let mut joined = parts[0].clone();
+    let mut joined = parts.first().ok_or("joins nothing")?.clone();
     // Before opset 4 the axis had a default.
     let axis = call.axis_attribute(1, joined.len())?;
     let mut total = Some(0_i64);
@@ -109,8 +109,13 @@ fn even_parts(total: i64, count: usize) -> Option<Vec<i64>> {
 
 fn split_numbers(numbers: &Numbers, axis: usize, sizes: &[i64]) -> Option<Vec<Numbers>> {
     let mut start = 0_usize;
+    let length = *numbers.dims().get(axis)?;
     let part = |&size: &i64| {
         let end = start.checked_add(usize::try_from(size).ok()?)?;
+        // A size is whatever the file says: no list is made of one that is past the end.
+        if end > length {
+            return None;
+        }
         let part = numbers.select(axis, &(start..end).collect::<Vec<usize>>());
         start = end;
         part

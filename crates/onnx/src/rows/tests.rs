@@ -541,6 +541,11 @@ fn models_without_rows_are_told_apart() {
         Case("in x [n,3]\n out y [k,n]\n y = Transpose(x)", "along axis 1"),
         Case("in x [n,3]\n out y [k]\n const s i[1] = -1\n y = Reshape(x, s)", "more than one row"),
         Case("in x [n,3]\n out y i[k]\n y = Shape(x)", "does not consist of rows"),
+        Case("in x [n,3]\n out y [k]\n y = Concat() axis=0", "does not consist of rows"),
+        Case(
+            "in x [n,3]\n out y [k]\n const w i[1] = 4611686018427387904\n y = Split(w, w)",
+            "does not consist of rows",
+        ),
         Case("in w [n]\n out y [k]\n const w f[2]\n y = Relu(w)", "takes no inputs"),
     ];
     for Case(text, expected) in cases {

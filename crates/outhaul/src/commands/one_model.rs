@@ -80,12 +80,14 @@ impl OneModel {
         }
     }
 
-    /// Returns how to open what was found.
-    pub(super) fn open_options(&self) -> OpenOptions {
+    /// Returns how to open one version of what was found: the others cost time and memory, and may
+    /// be broken.
+    pub(super) fn open_options(&self, version: ModelVersion) -> OpenOptions {
         OpenOptions {
             paths: vec![self.path.clone()],
             onnxruntime: self.engines.onnxruntime.clone(),
             engine: self.engines.engine,
+            version: Some(version),
         }
     }
 }

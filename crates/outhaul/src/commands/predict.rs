@@ -48,7 +48,8 @@ impl Predict {
     pub(super) fn run(&self, stdin: &mut impl Read, out: &mut impl Write) -> Result<()> {
         let input = self.input(stdin)?;
         let (folder, artefact) = self.model.find()?;
-        let Opened { router, problems } = outhaul::open(&self.model.open_options())?;
+        let Opened { router, problems } =
+            outhaul::open(&self.model.open_options(artefact.version))?;
         let version = VersionChoice::Exact(artefact.version);
         let description = match router.describe(folder.name.as_str(), version) {
             Ok(description) => description,

@@ -157,6 +157,7 @@ impl Running {
             paths: config.models.value.clone(),
             onnxruntime: config.onnxruntime.value.clone(),
             engine: config.engine.value,
+            version: None,
         };
         let (router, loading) = outhaul::prepare(&options, engines, monitor);
         let (send, receive) = oneshot::channel();

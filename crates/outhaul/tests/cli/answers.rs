@@ -48,6 +48,32 @@ fn a_prediction_is_printed_for_people_and_for_programs() {
 }
 
 #[test]
+fn a_prediction_loads_one_version_alone() {
+    let folder = with_models();
+    folder.model("not_onnx", "models/echo/1/model.onnx");
+    folder.model("add_row", "models/echo/3/model.onnx");
+    let given = r#"{"x":[[1,2,3,4]]}"#;
+    struct Case(&'static [&'static str], u64, serde_json::Value);
+    let cases = [
+        Case(&[], 3, json!([[2.0, 12.0, 103.0, 1004.0]])),
+        Case(&["--model-version", "2"], 2, json!([[1.0, 2.0, 3.0, 4.0]])),
+    ];
+    for Case(flags, version, expected) in cases {
+        let plain = ["predict", "models/echo", "--json", given];
+        let ran = folder.run(&[&plain, flags].concat());
+        assert_eq!(ran.err, "", "the broken version is not looked at");
+        let text = ran.ok();
+        assert!(text.contains(&format!("\necho version {version} on embedded, ")), "{text}");
+        let answer = folder.run(&[&plain[..], flags, &["--output", "json"]].concat()).json();
+        assert_eq!(answer["version"], version);
+        assert_eq!(answer["outputs"]["y"]["data"], expected);
+    }
+    let broken = ["predict", "models/echo", "--json", given, "--model-version", "1"];
+    let error = folder.run(&broken).failed();
+    assert!(error.contains("models/echo/1/model.onnx"), "{error}");
+}
+
+#[test]
 fn a_wrong_input_is_told_what_is_wrong() {
     let folder = with_models();
     let input = folder.run(&["inspect", "models/echo", "--output", "json"]).json();
