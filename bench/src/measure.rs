@@ -27,15 +27,16 @@ pub(crate) struct Effort {
 }
 
 impl Effort {
-    fn plan(&self, target: Target, connections: usize) -> anyhow::Result<LoadPlan> {
-        let threads = NonZeroUsize::MIN;
+    fn plan(&self, target: Target, load: Load) -> anyhow::Result<LoadPlan> {
+        let Load { connections, threads } = load;
+        let threads = NonZeroUsize::new(threads).context("no threads")?;
         let connections = NonZeroUsize::new(connections).context("no connections")?;
         let (warm_up, duration) = (self.duration / 4, self.duration);
         Ok(LoadPlan { target, pace: Pace::Closed, connections, threads, warm_up, duration })
     }
 
-    fn load(&self, target: &Target, connections: usize) -> anyhow::Result<Report> {
-        let report = run(&self.plan(target.clone(), connections)?)?;
+    fn load(&self, target: &Target, load: Load) -> anyhow::Result<Report> {
+        let report = run(&self.plan(target.clone(), load)?)?;
         ensure!(report.failed() == 0, "requests failed: {:?}", report.errors);
         Ok(report)
     }
@@ -45,12 +46,25 @@ impl Effort {
         &self,
         reference: &Target,
         subject: &Target,
-        connections: usize,
+        load: Load,
     ) -> anyhow::Result<Vec<(Report, Report)>> {
         let turns = 0..self.turns;
-        turns
-            .map(|_| Ok((self.load(reference, connections)?, self.load(subject, connections)?)))
-            .collect()
+        turns.map(|_| Ok((self.load(reference, load)?, self.load(subject, load)?))).collect()
+    }
+}
+
+/// How hard to press: connections, and the threads of the load generator that drive them. One thread
+/// leaves the other cores to the server, but answers that cost less than a request's sending keep it
+/// busy, and then it is what is measured; as many threads as cores press the machine to its limit.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    connections: usize,
+    threads: usize,
+}
+
+impl Load {
+    const fn new(connections: usize, threads: usize) -> Self {
+        Load { connections, threads }
     }
 }
 
@@ -116,17 +130,22 @@ pub(crate) fn iris(effort: Effort, models: &Path) -> anyhow::Result<Vec<Row>> {
     let bare_json = post(&bare.http, "iris", vec![IRIS.to_owned()]);
     let bare_rpc = Process::bare("bare-grpc", &[])?;
 
-    let many = effort.in_turns(&bare_json, &json, 32)?;
-    let grpc = effort.in_turns(&iris_grpc(&bare_rpc.grpc), &iris_grpc(&server.grpc), 32)?;
-    let one = effort.in_turns(&bare_json, &json, 1)?;
-    Ok(vec![
-        throughput("iris, JSON, 32 connections", "bare axum handler", 0.7, &many),
-        throughput("iris, gRPC, 32 connections", "bare tonic handler", 0.7, &grpc),
-        latency(&one),
-    ])
+    let cores = std::thread::available_parallelism()?.get();
+    let mut rows = Vec::new();
+    for threads in [1, cores] {
+        let load = Load::new(32, threads);
+        let json = effort.in_turns(&bare_json, &json, load)?;
+        let grpc = effort.in_turns(&iris_grpc(&bare_rpc.grpc), &iris_grpc(&server.grpc), load)?;
+        let from = format!("32 connections from {threads} thread(s)");
+        rows.push(throughput(&format!("iris, JSON, {from}"), "bare axum handler", &json));
+        rows.push(throughput(&format!("iris, gRPC, {from}"), "bare tonic handler", &grpc));
+    }
+    rows.push(latency(&effort.in_turns(&bare_json, &json, Load::new(1, 1))?));
+    Ok(rows)
 }
 
-fn throughput(what: &str, reference: &str, goal: f64, turns: &[(Report, Report)]) -> Row {
+fn throughput(what: &str, reference: &str, turns: &[(Report, Report)]) -> Row {
+    let goal = 0.7;
     let rate = |report: &Report| report.answers_per_second;
     let (bare, own) = (
         median(turns.iter().map(|turn| rate(&turn.0))),
@@ -179,7 +198,7 @@ pub(crate) fn minilm(effort: Effort, repository: &Path) -> anyhow::Result<Vec<Ro
         let mut turns = Vec::new();
         for _ in 0..effort.turns {
             let ceiling = loaded.requests_per_second(sessions, &lengths, effort.duration)?;
-            turns.push((ceiling, effort.load(&target, 8)?));
+            turns.push((ceiling, effort.load(&target, Load::new(8, 1))?));
         }
         rows.push(against_ceiling(what, goal, sessions, &turns));
     }
@@ -211,7 +230,7 @@ pub(crate) fn copies(effort: Effort, repository: &Path) -> anyhow::Result<Row> {
         let server = Process::outhaul(repository)?;
         let target = post(&server.http, "large", vec![text(16)]);
         first_answer(&server, &target)?;
-        effort.load(&target, 8)?;
+        effort.load(&target, Load::new(8, 1))?;
         resident.push(server.resident_mib()?);
     }
     let added: Vec<f64> =

@@ -15,5 +15,6 @@ mod describe;
 pub mod grpc;
 pub mod http;
 mod pace;
+mod workers;
 
 pub use app::{App, AppConfig};

@@ -18,6 +18,7 @@ use super::GrpcConfig;
 use super::dispatch::{GrpcService, service};
 use crate::App;
 use crate::app::OpenConnection;
+use crate::workers::Workers;
 
 /// What a client may send on one call before it is read, and on all calls of a connection: enough
 /// that a large tensor is not held up by the round trip.
@@ -65,6 +66,7 @@ pub async fn serve(
         drain: drain.clone(),
         head_timeout: config.head_timeout,
     };
+    let workers = Workers::start("grpc");
     let mut connections = JoinSet::new();
     let places = Arc::new(Semaphore::new(config.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
     let mut shutdown = pin!(shutdown);
@@ -72,7 +74,17 @@ pub async fn serve(
         tokio::select! {
             () = &mut shutdown => break,
             (stream, place) = accept(&listener, &places) => {
-                connections.spawn(connector.clone().connection(stream, place));
+                // Off this runtime, to be registered with the one of its thread.
+                let Ok(stream) = stream.into_std() else { continue };
+                let (seat, connector) = (workers.seat(), connector.clone());
+                let handle = seat.handle().clone();
+                let serve = async move {
+                    let _held = (place, seat);
+                    if let Ok(stream) = TcpStream::from_std(stream) {
+                        connector.connection(stream).await;
+                    }
+                };
+                connections.spawn_on(serve, &handle);
             }
             // Ended connections are forgotten as they end.
             Some(_) = connections.join_next() => {}
@@ -133,7 +145,7 @@ struct Connector {
 }
 
 impl Connector {
-    async fn connection(self, mut stream: TcpStream, _place: OwnedSemaphorePermit) {
+    async fn connection(self, mut stream: TcpStream) {
         let _open = OpenConnection::new(self.app);
         // Answers are small and somebody waits for each.
         if let Err(error) = stream.set_nodelay(true) {

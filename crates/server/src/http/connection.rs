@@ -12,13 +12,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::service::{Answers, answer};
 use super::watch::{Activity, Order, Watch, Watched};
 use super::{HttpConfig, Shared, routes};
 use crate::app::OpenConnection;
+use crate::workers::Workers;
 
 type Builder = auto::Builder<TokioExecutor>;
 
@@ -40,8 +41,10 @@ pub(super) async fn serve(
 ) {
     let watch = Arc::new(Watch::default());
     let tracker = TaskTracker::new();
+    let workers = Workers::start("http");
     {
-        let accepting = accept(listener, Arc::clone(&shared), Arc::clone(&watch), &tracker);
+        let connections = Connections { workers: &workers, tracker: &tracker };
+        let accepting = accept(listener, Arc::clone(&shared), Arc::clone(&watch), connections);
         let mut accepting = pin!(accepting);
         let mut watching = pin!(watch.run(&shared.config));
         let mut shutdown = pin!(shutdown);
@@ -73,11 +76,17 @@ pub(super) async fn serve(
     }
 }
 
+/// Where connections run, and how many there are.
+struct Connections<'a> {
+    workers: &'a Workers,
+    tracker: &'a TaskTracker,
+}
+
 async fn accept(
     listener: TcpListener,
     shared: Arc<Shared>,
     watch: Arc<Watch>,
-    tracker: &TaskTracker,
+    connections: Connections<'_>,
 ) {
     let builder = Arc::new(builder(&shared.config));
     let permits =
@@ -96,14 +105,19 @@ async fn accept(
         };
         // A client that went away at once is noticed by the first read.
         let _ = stream.set_nodelay(true);
+        // Off this runtime, to be registered with the one of its thread.
+        let Ok(stream) = stream.into_std() else { continue };
+        let seat = connections.workers.seat();
+        let (builder, answers) = (Arc::clone(&builder), Arc::clone(&answers));
         let watched = watch.watch();
-        tracker.spawn(connection(
-            stream,
-            Arc::clone(&builder),
-            Arc::clone(&answers),
-            watched,
-            permit,
-        ));
+        let handle = seat.handle().clone();
+        let serve = async move {
+            let _held = (permit, seat);
+            if let Ok(stream) = TcpStream::from_std(stream) {
+                connection(stream, builder, answers, watched).await;
+            }
+        };
+        handle.spawn(connections.tracker.track_future(serve));
     }
 }
 
@@ -142,7 +156,6 @@ async fn connection(
     builder: Arc<Builder>,
     answers: Arc<Answers>,
     watched: Watched,
-    permit: OwnedSemaphorePermit,
 ) {
     let activity = Arc::clone(&watched.activity);
     let open = OpenConnection::new(Arc::clone(&answers.shared.app));
@@ -169,7 +182,7 @@ async fn connection(
         // Clients break off and speak nonsense as they like; whoever needs to see it can.
         tracing::debug!(error, "a connection ended with an error");
     }
-    drop((open, watched, permit));
+    drop((open, watched));
 }
 
 /// A stream that tells what passes over it.
