@@ -38,7 +38,7 @@ enum Command {
         #[arg(long, default_value = ".outhaul/bench-models")]
         large: PathBuf,
         /// Seconds of one turn.
-        #[arg(long, default_value_t = 4.0)]
+        #[arg(long, default_value_t = 3.0)]
         seconds: f64,
         /// Turns of each measurement; medians are reported.
         #[arg(long, default_value_t = 5)]
