@@ -31,7 +31,7 @@ const HOP_WEIGHT: u32 = 3;
 pub(crate) struct CostGauge {
     /// The running mean of what a hop costs, 0 while none has been measured.
     hop_ns: AtomicU64,
-    proven_bytes: AtomicUsize,
+    proven_size: AtomicUsize,
     slow_runs: AtomicU32,
 }
 
@@ -40,7 +40,7 @@ impl CostGauge {
     pub(crate) fn new() -> Self {
         CostGauge {
             hop_ns: AtomicU64::new(0),
-            proven_bytes: AtomicUsize::new(0),
+            proven_size: AtomicUsize::new(0),
             slow_runs: AtomicU32::new(0),
         }
     }
@@ -63,27 +63,27 @@ impl CostGauge {
         Duration::from_nanos(self.hop_ns.load(Ordering::Relaxed))
     }
 
-    /// Returns whether a run on this many input bytes has proved cheaper than a hop.
-    pub(crate) fn is_cheap(&self, bytes: usize) -> bool {
-        bytes <= self.proven_bytes.load(Ordering::Relaxed)
+    /// Returns whether a run on inputs of this size has proved cheaper than a hop.
+    pub(crate) fn is_cheap(&self, size: usize) -> bool {
+        size <= self.proven_size.load(Ordering::Relaxed)
     }
 
     /// Learns from one answer to one request; a failure may come early and proves nothing. Racing
     /// observers may lose an update, which only delays the next decision by a run.
-    pub(crate) fn observe(&self, bytes: usize, compute: Duration) {
-        let proven = self.proven_bytes.load(Ordering::Relaxed);
+    pub(crate) fn observe(&self, size: usize, compute: Duration) {
+        let proven = self.proven_size.load(Ordering::Relaxed);
         if compute <= self.limit() {
             if self.slow_runs.load(Ordering::Relaxed) != 0 {
                 self.slow_runs.store(0, Ordering::Relaxed);
             }
-            if bytes > proven {
-                self.proven_bytes.store(bytes, Ordering::Relaxed);
+            if size > proven {
+                self.proven_size.store(size, Ordering::Relaxed);
             }
-        } else if bytes <= proven
+        } else if size <= proven
             && self.slow_runs.fetch_add(1, Ordering::Relaxed) + 1 >= TOLERATED_SLOW_RUNS
         {
             self.slow_runs.store(0, Ordering::Relaxed);
-            self.proven_bytes.store(bytes / 2, Ordering::Relaxed);
+            self.proven_size.store(size / 2, Ordering::Relaxed);
         }
     }
 
@@ -139,7 +139,7 @@ mod tests {
         let gauge = CostGauge::new();
         gauge.observe_hop(Duration::from_micros(10));
         let (fast, slow) = (Duration::from_micros(5), Duration::from_micros(500));
-        assert!(!gauge.is_cheap(16), "nothing is known yet");
+        assert!(!gauge.is_cheap(1), "nothing is known yet, of the smallest size neither");
         gauge.observe(16, fast);
         assert!(gauge.is_cheap(16) && !gauge.is_cheap(17));
         gauge.observe(64, slow);
@@ -152,6 +152,9 @@ mod tests {
         assert!(gauge.is_cheap(16), "slow runs must follow each other");
         gauge.observe(16, slow);
         assert!(!gauge.is_cheap(16));
+        gauge.observe(1, fast);
+        (0..3 * TOLERATED_SLOW_RUNS).for_each(|_| gauge.observe(1, slow));
+        assert!(!gauge.is_cheap(1), "the smallest size can lose its proof too");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use outhaul_types::{BoundInputs, Tensors, Timings};
 
 use crate::QueueError;
 use crate::pending::Decision;
-use crate::queue::{Shared, Work, input_bytes};
+use crate::queue::{Shared, Work, input_size};
 use crate::run::{Answer, BatchRun, part, run_guarded, run_together, timings_alone};
 
 /// Starts the thread of instance `index`.
@@ -121,7 +121,7 @@ fn answer_all(shared: &Shared, started: Instant, batch: Vec<Work>, done: (BatchR
     let batch_rows = batch.iter().map(|work| work.share.rows()).sum();
     shared.metrics.record_batch(batch_rows, batch.len(), run.compute);
     // One request alone would have taken no longer than all of them together.
-    shared.gauge.observe_at_most(batch.iter().map(|work| input_bytes(&work.inputs)), run.compute);
+    shared.gauge.observe_at_most(batch.iter().map(|work| input_size(&work.inputs)), run.compute);
     for (work, outputs) in batch.into_iter().zip(parts) {
         let queue = started.saturating_duration_since(work.enqueued);
         let (assemble, compute) = (run.assemble, run.compute);
@@ -142,7 +142,7 @@ fn run_alone(shared: &Shared, session: &mut Option<Box<dyn Session>>, work: Work
     let rows = work.share.rows();
     match &result {
         Ok(_) => {
-            shared.gauge.observe(input_bytes(&work.inputs), compute);
+            shared.gauge.observe(input_size(&work.inputs), compute);
             shared.metrics.record_batch(rows, 1, compute);
         }
         Err(error @ (QueueError::Panicked { .. } | QueueError::NoSession { .. })) => {

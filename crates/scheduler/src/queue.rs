@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::SegQueue;
 use outhaul_engine::LoadedModel;
 use outhaul_monitor::ModelMetrics;
-use outhaul_types::{BoundInputs, Deadline};
+use outhaul_types::{BoundInputs, Deadline, Strings, Tensor};
 use tokio::sync::oneshot;
 
 use crate::inline::{CostGauge, InlineSessions};
@@ -306,8 +306,8 @@ impl ModelQueue {
         deadline: Option<Deadline>,
     ) -> Result<Result<Answer, QueueError>, BoundInputs> {
         let shared = &*self.shared;
-        let bytes = input_bytes(&inputs);
-        let may = shared.config.inline && shared.gauge.is_cheap(bytes);
+        let size = input_size(&inputs);
+        let may = shared.config.inline && shared.gauge.is_cheap(size);
         if !may || shared.waiting.load(Ordering::Relaxed) > 0 {
             return Err(inputs);
         }
@@ -321,7 +321,7 @@ impl ModelQueue {
         let result = run_guarded(shared.model.as_ref(), &mut slot, &inputs);
         let compute = started.elapsed();
         if result.is_ok() {
-            shared.gauge.observe(bytes, compute);
+            shared.gauge.observe(size, compute);
             shared.metrics.record_batch(share.rows(), 1, compute);
         }
         let timings = timings_alone(Duration::ZERO, compute, share.rows());
@@ -388,7 +388,27 @@ impl Drop for Arriving {
     }
 }
 
-/// The size of a request's inputs in bytes.
-pub(crate) fn input_bytes(inputs: &BoundInputs) -> usize {
-    inputs.iter().flatten().map(outhaul_types::Tensor::byte_size).sum()
+/// The size of a request's inputs, by which its cost is judged: their bytes, one more for each string
+/// (a million empty ones are no small request), and never 0, which stands for nothing proven.
+pub(crate) fn input_size(inputs: &BoundInputs) -> usize {
+    let size = |tensor: &Tensor| tensor.byte_size() + tensor.as_strings().map_or(0, Strings::len);
+    1 + inputs.iter().flatten().map(size).sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_request_is_of_no_size() {
+        let inputs = |tensor| BoundInputs::from_iter([Some(tensor)]);
+        assert_eq!(input_size(&BoundInputs::new()), 1);
+        let empty = Tensor::from_vec([0, 4], Vec::<f32>::new()).expect("no rows");
+        assert_eq!(input_size(&inputs(empty)), 1);
+        let numbers = Tensor::from_vec([1, 4], vec![0_f32; 4]).expect("four");
+        assert_eq!(input_size(&inputs(numbers)), 17);
+        let texts = std::iter::repeat_n("", 1000).collect();
+        let texts = Tensor::from_strings([1000], texts).expect("a thousand");
+        assert_eq!(input_size(&inputs(texts)), 1001);
+    }
 }
