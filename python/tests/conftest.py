@@ -19,26 +19,16 @@ def models(tmp_path_factory):
 @pytest.fixture(scope="session")
 def server(models, tmp_path_factory):
     """The server that most tests share."""
-    server = Server(models, tmp_path_factory.mktemp("server") / "log")
-    try:
+    with Server(models, tmp_path_factory.mktemp("server") / "log") as server:
         yield server
-    except BaseException:
-        server.kill()
-        raise
-    server.stop()
 
 
 @pytest.fixture(scope="session")
 def small_server(models, tmp_path_factory):
     """A server with narrow limits, for tests that reach them."""
     log = tmp_path_factory.mktemp("small") / "log"
-    server = Server(models / "iris", log, "--max-body-bytes", "64KiB", "--max-connections", "64")
-    try:
+    with Server(models / "iris", log, "--max-body-bytes", "64KiB", "--max-connections", "64") as server:
         yield server
-    except BaseException:
-        server.kill()
-        raise
-    server.stop()
 
 
 @pytest.fixture(scope="session", params=list(MODULES), name="client")

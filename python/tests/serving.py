@@ -116,6 +116,16 @@ class Server:
         """Sends SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        """Ends it in good order, with what `stop` asserts, or, after a failure, at once."""
+        if kind is None:
+            self.stop()
+        else:
+            self.kill()
+
     def stop(self):
         """Ends the server and checks that it leaves in good order."""
         if self.process.poll() is None:

@@ -9,13 +9,8 @@ from tritonclient.utils import InferenceServerException
 
 @pytest.fixture(scope="module")
 def embedded(models, tmp_path_factory):
-    server = Server(models, tmp_path_factory.mktemp("embedded") / "log", "--engine", "embedded")
-    try:
+    with Server(models, tmp_path_factory.mktemp("embedded") / "log", "--engine", "embedded") as server:
         yield server
-    except BaseException:
-        server.kill()
-        raise
-    server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -24,13 +24,8 @@ def hasty(models, tmp_path_factory):
     log = tmp_path_factory.mktemp("hasty") / "log"
     limits = {"--head-timeout": HEAD_TIME, "--body-timeout": BODY_TIME, "--idle-timeout": IDLE_TIME}
     flags = [part for flag, seconds in limits.items() for part in (flag, f"{int(seconds * 1000)}ms")]
-    server = Server(models / "iris", log, *flags)
-    try:
+    with Server(models / "iris", log, *flags) as server:
         yield server
-    except BaseException:
-        server.kill()
-        raise
-    server.stop()
 
 
 def trickle(server, start, port=None):
