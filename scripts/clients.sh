@@ -3,7 +3,9 @@
 #
 #     scripts/clients.sh [PYTEST ARGUMENTS]
 #
-# Makes the Python environment, builds the server (debug) and runs python/tests. Without Python it says so and passes, but in CI
+# Makes the Python environments, builds the server (debug) and runs python/tests: those of model conversion (test_convert*) in an
+# environment of their own, since they want other versions of the same packages. Arguments that name "convert" go to those,
+# other arguments to the rest; without arguments all are run. Without Python it says so and passes, but in CI
 # (where CI or OUTHAUL_REQUIRE_CLIENTS is set) it fails: there, a test that did not run proves nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,6 +27,12 @@ if ! usable; then
     fi
     exit 0
 fi
+clients=yes conversion=yes
+case "$*" in
+    "") ;;
+    *convert*) clients= ;;
+    *) conversion= ;;
+esac
 environment=$(sh scripts/venv.sh tests python/requirements-tests.txt)
 
 cargo build --locked -p outhaul
@@ -38,8 +46,16 @@ fi
 
 # Nothing is written beside the sources: neither byte code nor pytest's cache.
 export PYTHONDONTWRITEBYTECODE=1
-run=("$environment/bin/python" -m pytest -c python/pytest.ini python/tests "$@")
+bounded=()
 if command -v timeout >/dev/null; then
-    run=(timeout --kill-after=10 "$limit" "${run[@]}")
+    bounded=(timeout --kill-after=10 "$limit")
 fi
-exec "${run[@]}"
+if [ -n "$clients" ]; then
+    "${bounded[@]}" "$environment/bin/python" -m pytest -c python/pytest.ini python/tests --ignore-glob='*/test_convert*' "$@"
+fi
+if [ -n "$conversion" ]; then
+    environment=$(sh scripts/venv.sh convert python/requirements-convert.txt)
+    # The fixtures in conftest.py need the clients of the other environment.
+    PYTHONPATH=python "${bounded[@]}" "$environment/bin/python" -m pytest -c python/pytest.ini --noconftest \
+        python/tests/test_convert*.py "$@"
+fi

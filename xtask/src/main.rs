@@ -12,7 +12,7 @@ use serde_json::Value;
 /// Layers from the bottom up. A crate may import crates of lower layers, never of its own.
 const LAYERS: &[(u32, &[&str])] = &[
     (0, &["types"]),
-    (1, &["onnx", "transform", "protocol", "features", "monitor"]),
+    (1, &["onnx", "transform", "protocol", "features", "monitor", "state"]),
     (2, &["engine"]),
     (3, &["engine-ort", "engine-python", "scheduler", "repository"]),
     (4, &["router"]),

@@ -1,22 +1,29 @@
 //! The Prometheus text format, version 0.0.4.
 //!
 //! Label values need no escaping: they are model names, versions and words from closed sets, none of
-//! which can hold a quote, a backslash or a line feed.
+//! which can hold a quote, a backslash or a line feed. Sources are the exception.
 
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
 
 use outhaul_types::{ErrorKind, ModelName, ModelVersion};
 
 use crate::histogram::Histogram;
+use crate::loading::{LoadMetrics, LoadOutcome, ModelRow, Rows};
 use crate::metrics::{CONTRACTS, ContractMetrics, ModelMetrics, OUTCOMES, ServerMetrics};
 use crate::process::Process;
 
 type Model = ((ModelName, ModelVersion), Arc<ModelMetrics>);
 
 /// Writes all series of a process.
-pub(crate) fn render(models: &[Model], server: &ServerMetrics, process: &Process) -> String {
+pub(crate) fn render(
+    models: &[Model],
+    server: &ServerMetrics,
+    loading: &LoadMetrics,
+    process: &Process,
+) -> String {
     let mut text = Text(String::with_capacity(4_096 + models.len() * 8_192));
     let labelled: Vec<_> = models
         .iter()
@@ -28,6 +35,10 @@ pub(crate) fn render(models: &[Model], server: &ServerMetrics, process: &Process
     text.stages(&labelled);
     text.batches(&labelled);
     text.calls(server);
+    let rows = loading.copy();
+    text.versions(&rows);
+    text.loads(&rows, loading);
+    text.sources(&rows);
     text.process(process);
     text.0
 }
@@ -139,6 +150,92 @@ impl Text {
         self.sample("outhaul_connections_total", "", read(&server.connections_total));
     }
 
+    fn versions(&mut self, rows: &Rows) {
+        let name = "outhaul_model_state";
+        self.family(name, "gauge", "Where a version stands; 1 for its present state.");
+        for ((model, version), row) in &rows.versions {
+            let state = row.state.as_str();
+            self.line(format_args!(
+                "{name}{{model=\"{model}\",version=\"{version}\",state=\"{state}\"}} 1"
+            ));
+        }
+        let name = "outhaul_model_memory_bytes";
+        self.family(name, "gauge", "Measured memory of a version that is loaded.");
+        for ((model, version), row) in &rows.versions {
+            if let Some(bytes) = row.memory {
+                let labels = format!("model=\"{model}\",version=\"{version}\"");
+                self.sample(name, &labels, bytes);
+            }
+        }
+        if let Some(bytes) = rows.budget {
+            let name = "outhaul_memory_budget_bytes";
+            self.family(name, "gauge", "Memory that models may take together.");
+            self.sample(name, "", bytes);
+        }
+        let name = "outhaul_models_memory_bytes";
+        self.family(name, "gauge", "Memory that models take together, draining ones included.");
+        self.sample(name, "", rows.memory);
+    }
+
+    fn loads(&mut self, rows: &Rows, loading: &LoadMetrics) {
+        let name = "outhaul_model_loads_total";
+        self.family(name, "counter", "Loads of a model's versions.");
+        for (model, row) in &rows.models {
+            for (outcome, &count) in LoadOutcome::ALL.iter().zip(&row.loads) {
+                if count > 0 {
+                    let outcome = outcome.as_str();
+                    self.sample(name, &format!("model=\"{model}\",outcome=\"{outcome}\""), count);
+                }
+            }
+        }
+        let name = "outhaul_model_load_seconds";
+        self.family(name, "histogram", "What loads took, all models together.");
+        for outcome in LoadOutcome::ALL {
+            let histogram = loading.seconds(outcome);
+            if histogram.count() > 0 {
+                let labels = format!("outcome=\"{}\"", outcome.as_str());
+                self.histogram(name, &labels, histogram, Unit::Seconds);
+            }
+        }
+        type Count = fn(&ModelRow) -> u64;
+        let counters: [(&str, &str, Count); 2] = [
+            ("outhaul_model_evictions_total", "Versions that made room.", |row| row.evicted),
+            ("outhaul_model_unloads_total", "Versions let go otherwise.", |row| row.unloaded),
+        ];
+        for (name, help, count) in counters {
+            self.family(name, "counter", help);
+            for (model, row) in &rows.models {
+                self.sample(name, &format!("model=\"{model}\""), count(row));
+            }
+        }
+    }
+
+    fn sources(&mut self, rows: &Rows) {
+        let sources: Vec<_> =
+            rows.sources.iter().map(|(place, row)| (escaped(place), row)).collect();
+        let name = "outhaul_source_looks_total";
+        self.family(name, "counter", "Looks at a source for models.");
+        for (place, row) in &sources {
+            for (outcome, count) in [("ok", row.ok), ("failed", row.failed)] {
+                if count > 0 {
+                    let labels = format!("source=\"{place}\",outcome=\"{outcome}\"");
+                    self.sample(name, &labels, count);
+                }
+            }
+        }
+        let name = "outhaul_source_last_success_timestamp_seconds";
+        self.family(name, "gauge", "When a source was last looked at with success.");
+        for (place, row) in &sources {
+            if let Some(time) = row.last_success {
+                let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+                self.sample(name, &format!("source=\"{place}\""), since_epoch.as_secs_f64());
+            }
+        }
+        let name = "outhaul_source_fetch_bytes_total";
+        self.family(name, "counter", "Bytes of models fetched from other machines.");
+        self.sample(name, "", rows.fetched);
+    }
+
     fn process(&mut self, process: &Process) {
         let name = "outhaul_build_info";
         self.family(name, "gauge", "The build that runs; always 1.");
@@ -200,4 +297,9 @@ impl Text {
 
 fn read(value: &AtomicU64) -> u64 {
     value.load(Ordering::Relaxed)
+}
+
+/// Returns a text as the value of a label.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

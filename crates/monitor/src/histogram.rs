@@ -38,6 +38,29 @@ pub(crate) const DURATIONS: &[u64] = &[
     60_000_000_000,
 ];
 
+/// Upper bounds of how long a load takes in nanoseconds: from a model of a few kilobytes to one of many
+/// gigabytes that is fetched first (10 minutes).
+pub(crate) const LOADS: &[u64] = &[
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    500_000_000,
+    1_000_000_000,
+    2_500_000_000,
+    5_000_000_000,
+    10_000_000_000,
+    30_000_000_000,
+    60_000_000_000,
+    120_000_000_000,
+    300_000_000_000,
+    600_000_000_000,
+];
+
 /// Upper bounds of sizes of bodies in bytes.
 pub(crate) const SIZES: &[u64] = &[
     256,

@@ -1,8 +1,9 @@
 //! What happened, counted and told: metrics, statistics, logs and traces.
 //!
 //! Invariant: telling never slows the telling down. A [`ModelMetrics`] or [`ServerMetrics`] handle is
-//! looked up once and then only adds to atomics: no lock, no allocation, no label formatting. All
-//! labels come from bounded sets (models that were loaded, [`ErrorKind`](outhaul_types::ErrorKind),
+//! looked up once and then only adds to atomics: no lock, no allocation, no label formatting. What happens
+//! seldom ([`LoadMetrics`]) takes a lock that no request takes. All labels come from bounded sets (models
+//! that exist, configured sources, [`ErrorKind`](outhaul_types::ErrorKind),
 //! contracts), never from request data. There is no global registry: a [`Monitor`] is a value, and a
 //! test has its own.
 //!
@@ -13,6 +14,7 @@
 
 mod exposition;
 mod histogram;
+mod loading;
 pub mod logging;
 mod metrics;
 mod process;
@@ -22,6 +24,7 @@ pub mod trace;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+pub use loading::{LoadMetrics, VersionStateLabel};
 pub use metrics::{ModelMetrics, ServerMetrics};
 use outhaul_types::{ModelName, ModelVersion};
 pub use statistics::{DurationCount, ModelStatistics};
@@ -38,6 +41,7 @@ pub struct Monitor {
     /// Locked when a version comes or goes and when somebody reads the metrics, never by a request.
     models: RwLock<Models>,
     server: Arc<ServerMetrics>,
+    loading: Arc<LoadMetrics>,
     tracer: OnceLock<Arc<Tracer>>,
     process: Process,
 }
@@ -48,16 +52,31 @@ impl Monitor {
         Self::default()
     }
 
-    /// Registers a model version and returns its handles (the same ones when asked again).
+    /// Registers a model version and returns its handles: the same ones until it is forgotten, so a version
+    /// that is evicted and loaded again goes on counting.
     pub fn model(&self, name: &ModelName, version: ModelVersion) -> Arc<ModelMetrics> {
         let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(models.entry((name.clone(), version)).or_default())
     }
 
-    /// Forgets a model version's series. Handles that are still held go on counting, unseen.
+    /// Forgets a version that exists no more: its series here and in [`LoadMetrics`]. Handles that
+    /// are still held, while it drains, go on counting, unseen.
     pub fn forget(&self, name: &ModelName, version: ModelVersion) {
+        self.loading.forget_version(name, version);
         let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
         models.remove(&(name.clone(), version));
+    }
+
+    /// Forgets a model that exists no more, with all its versions: here and in [`LoadMetrics`].
+    pub fn forget_model(&self, name: &ModelName) {
+        self.loading.forget_model(name);
+        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
+        loading::remove_model(&mut models, name);
+    }
+
+    /// Returns the counters of loads, evictions, memory and sources.
+    pub fn loading(&self) -> Arc<LoadMetrics> {
+        Arc::clone(&self.loading)
     }
 
     /// Returns the handles of the listeners.
@@ -81,7 +100,7 @@ impl Monitor {
             let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
             models.iter().map(|(key, metrics)| (key.clone(), Arc::clone(metrics))).collect()
         };
-        exposition::render(&models, &self.server, &self.process)
+        exposition::render(&models, &self.server, &self.loading, &self.process)
     }
 }
 
@@ -167,9 +186,110 @@ mod tests {
     }
 
     #[test]
+    fn the_text_says_what_became_of_models() {
+        let monitor = Monitor::new();
+        let loading = monitor.loading();
+        loading.refused(&iris(), Duration::ZERO);
+        loading.failed(&iris(), Duration::from_millis(700));
+        loading.loaded(&iris(), Duration::from_millis(20));
+        loading.loaded(&iris(), Duration::from_millis(30));
+        loading.evicted(&iris());
+        loading.unloaded(&iris());
+        loading.unloaded(&iris());
+        for (version, state) in (1..).zip(VersionStateLabel::ALL) {
+            let memory = (state == VersionStateLabel::Ready).then_some(4096);
+            loading.set_version(&iris(), ModelVersion(version), state, memory);
+        }
+        loading.set_memory_total(5000);
+        loading.looked("s3://models", true);
+        loading.looked("s3://models", false);
+        loading.looked("C:\\my \"models\"\n", false);
+        loading.fetched_bytes(70);
+        loading.fetched_bytes(7);
+        let text = monitor.render();
+        let loads = "outhaul_model_loads_total{model=\"iris\",outcome";
+        let seconds = "outhaul_model_load_seconds";
+        for line in [
+            "outhaul_model_state{model=\"iris\",version=\"1\",state=\"loading\"} 1".to_owned(),
+            "outhaul_model_state{model=\"iris\",version=\"2\",state=\"ready\"} 1".to_owned(),
+            "outhaul_model_state{model=\"iris\",version=\"3\",state=\"dormant\"} 1".to_owned(),
+            "outhaul_model_state{model=\"iris\",version=\"4\",state=\"failed\"} 1".to_owned(),
+            "outhaul_model_state{model=\"iris\",version=\"5\",state=\"unloaded\"} 1".to_owned(),
+            "outhaul_model_memory_bytes{model=\"iris\",version=\"2\"} 4096".to_owned(),
+            format!("{loads}=\"loaded\"}} 2"),
+            format!("{loads}=\"failed\"}} 1"),
+            format!("{loads}=\"refused\"}} 1"),
+            format!("{seconds}_bucket{{outcome=\"loaded\",le=\"0.01\"}} 0"),
+            format!("{seconds}_bucket{{outcome=\"loaded\",le=\"0.025\"}} 1"),
+            format!("{seconds}_bucket{{outcome=\"loaded\",le=\"600\"}} 2"),
+            format!("{seconds}_sum{{outcome=\"loaded\"}} 0.05"),
+            format!("{seconds}_count{{outcome=\"failed\"}} 1"),
+            "outhaul_model_evictions_total{model=\"iris\"} 1".to_owned(),
+            "outhaul_model_unloads_total{model=\"iris\"} 2".to_owned(),
+            "outhaul_models_memory_bytes 5000".to_owned(),
+            "outhaul_source_looks_total{source=\"s3://models\",outcome=\"ok\"} 1".to_owned(),
+            "outhaul_source_looks_total{source=\"s3://models\",outcome=\"failed\"} 1".to_owned(),
+            "outhaul_source_looks_total{source=\"C:\\\\my \\\"models\\\"\\n\",outcome=\"failed\"} 1"
+                .to_owned(),
+            "outhaul_source_fetch_bytes_total 77".to_owned(),
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} is missing from\n{text}");
+        }
+        let last = "outhaul_source_last_success_timestamp_seconds{";
+        let successes: Vec<_> = text.lines().filter(|line| line.starts_with(last)).collect();
+        assert_eq!(successes.len(), 1, "one of two sources was ever looked at: {successes:?}");
+        let (series, value) = successes[0].rsplit_once(' ').unwrap();
+        assert!(series.ends_with("{source=\"s3://models\"}"), "{series}");
+        assert!(value.parse::<f64>().unwrap() > 1.6e9, "{value}");
+        assert!(!text.contains("outhaul_memory_budget_bytes"), "there is no budget");
+        loading.set_budget(Some(6000));
+        assert!(monitor.render().contains("\nouthaul_memory_budget_bytes 6000\n"));
+    }
+
+    #[test]
+    fn what_exists_no_more_has_no_series() {
+        let monitor = Monitor::new();
+        let other = ModelName::new("other").unwrap();
+        for (name, version) in [(&iris(), 1), (&iris(), 2), (&other, 1)] {
+            let version = ModelVersion(version);
+            monitor.model(name, version).queue_entered();
+            monitor.loading().set_version(name, version, VersionStateLabel::Ready, Some(1));
+            monitor.loading().loaded(name, Duration::ZERO);
+        }
+        monitor.forget(&iris(), ModelVersion(1));
+        let text = monitor.render();
+        assert!(!text.contains("model=\"iris\",version=\"1\""), "{text}");
+        assert!(text.contains("outhaul_model_memory_bytes{model=\"iris\",version=\"2\"} 1"));
+        assert!(text.contains("outhaul_model_loads_total{model=\"iris\",outcome=\"loaded\"} 2"));
+        monitor.forget_model(&iris());
+        let text = monitor.render();
+        assert!(!text.contains("iris"), "{text}");
+        assert!(text.contains("outhaul_queue_depth{model=\"other\",version=\"1\"} 1"));
+        assert!(text.contains("outhaul_model_loads_total{model=\"other\",outcome=\"loaded\"} 1"));
+    }
+
+    #[test]
+    fn a_version_that_is_evicted_and_loaded_again_goes_on_counting() {
+        let monitor = Monitor::new();
+        for expected in 1..=3 {
+            let model = monitor.model(&iris(), ModelVersion(1));
+            model.record_request(Ok(()), Duration::ZERO, &Timings::default(), 1);
+            drop(model);
+            monitor.loading().evicted(&iris());
+            let line = "outhaul_answered_rows_total{model=\"iris\",version=\"1\"}";
+            assert!(monitor.render().contains(&format!("{line} {expected}\n")));
+        }
+    }
+
+    #[test]
     fn every_line_of_the_text_is_well_formed() {
         let monitor = Monitor::new();
         let model = monitor.model(&iris(), ModelVersion(1));
+        let loading = monitor.loading();
+        loading.loaded(&iris(), Duration::MAX);
+        loading.set_version(&iris(), ModelVersion(1), VersionStateLabel::Ready, Some(u64::MAX));
+        loading.set_budget(Some(0));
+        loading.looked("a \"place\" with\na line feed", true);
         for kind in ErrorKind::ALL {
             model.record_request(Err(kind), Duration::MAX, &Timings::default(), 0);
         }

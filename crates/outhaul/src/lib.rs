@@ -8,10 +8,14 @@
 
 mod engines;
 pub mod load;
+mod loader;
+mod memory;
 mod open;
 
 pub use engines::{Engines, NamedEngine, NoEngine};
-pub use open::{Loading, OpenOptions, Opened, open, prepare};
-pub use outhaul_repository::Problem;
+pub use open::{
+    Keeping, OpenError, OpenOptions, Opened, Place, cache_folder, loaded, open, prepare, state_file,
+};
+pub use outhaul_repository::{Mode, Problem, RepositoryConfig, Severity};
 pub use outhaul_router::{ModelDescription, Router, RouterError, VersionStatus};
 pub use outhaul_types as types;

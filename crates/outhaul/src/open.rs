@@ -1,37 +1,127 @@
-//! From paths to a router: scan, read, choose an engine, start the instances.
+//! Opening models in this process: sources, state and engines put together into a [`Router`].
+//!
+//! A router may be used while its models are still being loaded; those it does not know yet are
+//! unknown to it, and those on their way are not ready.
 
+use std::io;
 use std::num::NonZeroUsize;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use outhaul_engine::LoadOptions;
 use outhaul_monitor::Monitor;
-use outhaul_repository::{Catalog, Problem, Scan, VersionArtefact, VersionState, scan};
-use outhaul_router::{Router, ServedVersion, VersionPlan};
-use outhaul_types::{EngineChoice, ModelManifest, ModelName, ModelVersion, error_chain};
+use outhaul_repository::source::{Cache, LocalFolder, Remote, is_url};
+use outhaul_repository::{
+    Catalog, Journal, Mode, Parts, Problem, RepositoryConfig, Scan, Source, SourceError,
+    VersionArtefact, start,
+};
+use outhaul_router::Router;
+use outhaul_state::StateError;
+use outhaul_types::{EngineChoice, ModelVersion, VersionPolicy};
+use tokio::runtime::Runtime;
 
 use crate::engines::{Engines, NoEngine};
+use crate::loader::OnnxLoader;
+use crate::memory::MemoryMeter;
+
+/// A place that models come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A folder of models, a model's folder, or an `.onnx` file.
+    Path(PathBuf),
+    /// A folder in an object store, such as `s3://bucket/models`.
+    Url(String),
+}
+
+impl Place {
+    /// Reads what a user types: a URL where it has the form of one, else a path.
+    pub fn of(text: &str) -> Self {
+        if is_url(text) { Place::Url(text.to_owned()) } else { Place::Path(text.into()) }
+    }
+}
+
+impl From<PathBuf> for Place {
+    fn from(path: PathBuf) -> Self {
+        match path.to_str().filter(|text| is_url(text)) {
+            Some(url) => Place::Url(url.to_owned()),
+            None => Place::Path(path),
+        }
+    }
+}
+
+/// Where it is kept what was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Keeping {
+    /// Nowhere: it ends with the process.
+    #[default]
+    Nothing,
+    /// In a SQLite file, which is made when there is something to keep.
+    File(PathBuf),
+    /// In the store at this URL.
+    Url(String),
+}
 
 /// What to open, and how.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct OpenOptions {
-    /// Folders of models, model folders, or `.onnx` files.
-    pub paths: Vec<PathBuf>,
+    /// Where the models are.
+    pub places: Vec<Place>,
     /// The file of ONNX Runtime's library; looked for in the usual places where not set.
     pub onnxruntime: Option<PathBuf>,
     /// The engine for models whose manifest leaves the choice open.
     pub engine: EngineChoice,
-    /// The one version to load of each model; all where not set.
+    /// The one version to load of each model; as its policy says where not set.
     pub version: Option<ModelVersion>,
+    /// How changes are found out, and what is loaded.
+    pub repository: RepositoryConfig,
+    /// Where it is kept what was asked for.
+    pub keeping: Keeping,
+    /// Where files from object stores are kept; the user's cache folder where not set.
+    pub cache: Option<PathBuf>,
+}
+
+impl Default for OpenOptions {
+    /// Looks once, loads everything, keeps nothing.
+    fn default() -> Self {
+        OpenOptions {
+            places: Vec::new(),
+            onnxruntime: None,
+            engine: EngineChoice::default(),
+            version: None,
+            // Whoever opens files in a program knows that they are whole.
+            repository: RepositoryConfig {
+                mode: Mode::Once,
+                settle: Duration::ZERO,
+                ..RepositoryConfig::default()
+            },
+            keeping: Keeping::Nothing,
+            cache: None,
+        }
+    }
 }
 
 impl OpenOptions {
     /// Opens one path with default options.
     pub fn path(path: impl Into<PathBuf>) -> Self {
-        OpenOptions { paths: vec![path.into()], ..OpenOptions::default() }
+        OpenOptions { places: vec![Place::from(path.into())], ..OpenOptions::default() }
     }
+}
+
+/// Why nothing can be opened. A model that cannot be served is no such error, but a problem.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A named ONNX Runtime library cannot be used.
+    #[error(transparent)]
+    Engine(#[from] NoEngine),
+    /// A place cannot be one of models.
+    #[error("cannot open a source of models")]
+    Source(#[from] SourceError),
+    /// The state store cannot be used.
+    #[error("cannot open the state store")]
+    State(#[from] StateError),
+    /// The operating system refused a thread, or the state store cannot be read.
+    #[error("cannot start")]
+    Start(#[from] io::Error),
 }
 
 /// Models that answer, and what was wrong with the others.
@@ -46,175 +136,175 @@ pub struct Opened {
 ///
 /// Opening ONNX Runtime sets `ORT_DISABLE_TELEMETRY` in the environment of the process, unless it is
 /// set. Call this before you start threads that read the environment from C, or set the variable.
+/// Do not call it from within an event loop: it waits.
 ///
 /// # Errors
 ///
-/// Fails where a named ONNX Runtime library cannot be used. A model that cannot be served is a
-/// problem in the result and stops no other.
-pub fn open(options: &OpenOptions) -> Result<Opened, NoEngine> {
+/// See [`OpenError`]. A model that cannot be served is a problem in the result and stops no other.
+pub fn open(options: &OpenOptions) -> Result<Opened, OpenError> {
     let engines = Engines::find(options.onnxruntime.as_deref())?;
-    let (router, loading) = prepare(options, engines, Arc::new(Monitor::new()));
-    let problems = loading.run();
+    let router = prepare(options, engines, Arc::new(Monitor::new()))?;
+    let problems = loaded(&router);
     Ok(Opened { router, problems })
 }
 
-/// Finds models and returns a router that knows them as loading, and the work of loading them. A
-/// server listens with the one while it does the other.
+/// Waits until nothing is on its way any more and returns all problems.
+pub fn loaded(router: &Router) -> Vec<Problem> {
+    let Some(repository) = router.repository() else { return Vec::new() };
+    // Loading has no limit of its own, so only the end of the repository ends this.
+    repository.settle(Duration::MAX);
+    repository.problems().to_vec()
+}
+
+/// Begins to find and load models, and returns the router that will know them. A server listens with
+/// it meanwhile.
+///
+/// # Errors
+///
+/// See [`OpenError`].
 pub fn prepare(
     options: &OpenOptions,
     engines: Engines,
     monitor: Arc<Monitor>,
-) -> (Arc<Router>, Loading) {
-    let Scan { models, refused, problems } = scan(&options.paths);
+) -> Result<Arc<Router>, OpenError> {
+    let runtime = runtime(options)?;
     let catalog = Arc::new(Catalog::new());
-    let mut versions = Vec::new();
-    for folder in models {
-        let mut manifest = folder.manifest;
-        if manifest.engine == EngineChoice::Auto {
-            manifest.engine = options.engine;
-        }
-        let wanted = |artefact: &VersionArtefact| {
-            options.version.is_none_or(|version| artefact.version == version)
-        };
-        for artefact in folder.versions.into_iter().filter(wanted) {
-            let (name, manifest) = (folder.name.clone(), manifest.clone());
-            versions.push(Candidate { name, manifest, artefact });
-        }
+    let router = Router::new(Arc::clone(&catalog), Arc::clone(&monitor));
+    let loader = OnnxLoader {
+        engines,
+        engine: options.engine,
+        monitor: Arc::clone(&monitor),
+        cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        meter: MemoryMeter::default(),
+    };
+    let parts = Parts {
+        sources: sources(options, runtime.as_ref())?,
+        loader: Arc::new(loader),
+        catalog,
+        journal: journal(options, runtime.as_ref())?,
+        metrics: monitor.loading(),
+        runtime,
+    };
+    let repository = start(options.repository.clone(), parts)?;
+    Ok(Arc::new(router.with_repository(repository)))
+}
+
+/// What object stores and the state store do their I/O on; nothing else needs it.
+fn runtime(options: &OpenOptions) -> io::Result<Option<Runtime>> {
+    let is_remote = options.places.iter().any(|place| matches!(place, Place::Url(_)));
+    if !is_remote && options.keeping == Keeping::Nothing {
+        return Ok(None);
     }
-    catalog.publish(versions.iter().map(|candidate| candidate.change(VersionState::Loading)));
-    catalog.publish(refused.into_iter().map(|(name, version)| {
-        let reason =
-            VersionState::Failed("its model.toml has problems; see the server's log".into());
-        (name, version, Some(reason))
-    }));
-    let router = Arc::new(Router::new(Arc::clone(&catalog), Arc::clone(&monitor)));
-    (router, Loading { engines, catalog, monitor, versions, problems })
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(1).thread_name("repository-io").enable_all().build().map(Some)
 }
 
-/// A version that was found and is to be served.
-struct Candidate {
-    name: ModelName,
-    manifest: ModelManifest,
-    artefact: VersionArtefact,
-}
-
-type Change = outhaul_repository::Change<ServedVersion>;
-
-impl Candidate {
-    fn change(&self, state: VersionState<ServedVersion>) -> Change {
-        (self.name.clone(), self.artefact.version, Some(state))
+fn journal(options: &OpenOptions, runtime: Option<&Runtime>) -> Result<Journal, StateError> {
+    let Some(runtime) = runtime.map(|runtime| runtime.handle().clone()) else {
+        return Ok(Journal::forgetful());
+    };
+    match &options.keeping {
+        Keeping::Nothing => Ok(Journal::forgetful()),
+        Keeping::File(file) => Journal::in_file(file.clone(), runtime),
+        Keeping::Url(url) => Journal::open(url, runtime),
     }
 }
 
-/// Models that were found and are to be loaded.
-pub struct Loading {
-    engines: Engines,
-    catalog: Arc<Catalog<ServedVersion>>,
-    monitor: Arc<Monitor>,
-    versions: Vec<Candidate>,
-    problems: Vec<Problem>,
-}
-
-impl Loading {
-    /// Returns the engines that the models are loaded in.
-    pub fn engines(&self) -> &Engines {
-        &self.engines
-    }
-
-    /// Loads every version, several at a time, publishing each as it is ready or has failed. Returns
-    /// all problems, those of finding the models included.
-    pub fn run(self) -> Vec<Problem> {
-        let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        let next = AtomicUsize::new(0);
-        let found = Mutex::new(Vec::new());
-        std::thread::scope(|scope| {
-            for _ in 0..cores.get().min(self.versions.len()) {
-                scope.spawn(|| {
-                    while let Some(candidate) =
-                        self.versions.get(next.fetch_add(1, Ordering::Relaxed))
-                    {
-                        if let Some(problem) = self.load(candidate, cores) {
-                            found.lock().unwrap_or_else(PoisonError::into_inner).push(problem);
-                        }
-                    }
-                });
+fn sources(
+    options: &OpenOptions,
+    runtime: Option<&Runtime>,
+) -> Result<Vec<Arc<dyn Source>>, SourceError> {
+    let mut cache = None;
+    let mut sources = Vec::new();
+    for place in &options.places {
+        let source: Arc<dyn Source> = match (place, runtime) {
+            (Place::Url(url), Some(runtime)) => {
+                let cache = match &cache {
+                    Some(cache) => Arc::clone(cache),
+                    None => Arc::clone(cache.insert(Arc::new(open_cache(options)?))),
+                };
+                Arc::new(Remote::open(url, cache, runtime.handle().clone())?)
             }
+            (Place::Url(url), None) => Arc::new(LocalFolder::new(url)),
+            (Place::Path(path), _) => Arc::new(LocalFolder::new(path)),
+        };
+        sources.push(match options.version {
+            None => source,
+            Some(version) => Arc::new(OneVersion { source, version }),
         });
-        let mut problems = self.problems;
-        problems.extend(found.into_inner().unwrap_or_else(PoisonError::into_inner));
-        problems.sort_by(|left, right| left.place.cmp(&right.place));
-        problems
     }
-
-    fn load(&self, candidate: &Candidate, cores: NonZeroUsize) -> Option<Problem> {
-        // A file that trips over a mistake of ours must not take the other models with it.
-        let started = catch_unwind(AssertUnwindSafe(|| self.start(candidate, cores)));
-        let started = started.unwrap_or_else(|_| Err("loading it panicked".to_owned()));
-        let (state, problem) = match started {
-            Ok(served) => {
-                announce(&served);
-                (VersionState::Ready(Arc::new(served)), None)
-            }
-            Err(reason) => {
-                let Candidate { name, artefact, .. } = candidate;
-                tracing::error!(model = %name, version = %artefact.version, %reason, "not served");
-                let problem = Problem::of_place(
-                    artefact.path.display(),
-                    reason.clone(),
-                    "mend or remove it; `outhaul inspect` tells more",
-                );
-                (VersionState::Failed(reason.into()), Some(problem.of_model(name)))
-            }
-        };
-        self.catalog.publish([candidate.change(state)]);
-        problem
-    }
-
-    fn start(&self, candidate: &Candidate, cores: NonZeroUsize) -> Result<ServedVersion, String> {
-        let Candidate { name, manifest, artefact } = candidate;
-        let onnx = outhaul_onnx::read(&artefact.path).map_err(|error| error_chain(&error))?;
-        let (rows, cost_follows_size) = (onnx.row_independence(), onnx.cost_follows_size());
-        let options = LoadOptions { threads: manifest.instances.threads };
-        let chosen = self.engines.load(&onnx, manifest.engine, &options);
-        let chosen = chosen.map_err(|error| error_chain(&error))?;
-        let plan = VersionPlan {
-            name: name.clone(),
-            version: artefact.version,
-            signature: onnx.signature,
-            rows,
-            cost_follows_size,
-            manifest: manifest.clone(),
-            model: chosen.model,
-            engine_reason: chosen.reason,
-            cores,
-        };
-        ServedVersion::start(plan, &self.monitor).map_err(|error| error_chain(&error))
-    }
+    Ok(sources)
 }
 
-/// Says what was chosen for a version, and why.
-fn announce(served: &ServedVersion) {
-    let description = served.description();
-    tracing::info!(
-        model = %description.name,
-        version = %description.version,
-        engine = description.engine,
-        engine_reason = description.engine_reason,
-        instances = description.instances,
-        threads = description.threads,
-        batching = description.batching.as_str(),
-        batching_reason = description.batching.reason(),
-        max_rows = description.max_rows,
-        "ready"
-    );
+fn open_cache(options: &OpenOptions) -> Result<Cache, SourceError> {
+    let folder = options.cache.clone().or_else(cache_folder).ok_or_else(|| SourceError {
+        place: "the cache of fetched models".to_owned(),
+        reason: "neither XDG_CACHE_HOME nor HOME says where it may be; name a folder with \
+                 --cache-dir"
+            .to_owned(),
+        passing: false,
+    })?;
+    Cache::open(folder, None)
+}
+
+/// Returns where files from object stores are kept, unless somebody says otherwise.
+pub fn cache_folder() -> Option<PathBuf> {
+    user_folder("XDG_CACHE_HOME", ".cache")
+}
+
+/// Returns the file that keeps what was asked for, unless somebody says otherwise.
+pub fn state_file() -> Option<PathBuf> {
+    Some(user_folder("XDG_DATA_HOME", ".local/share")?.join("state.db"))
+}
+
+/// The user's folder of a kind, by the XDG Base Directory Specification.
+fn user_folder(variable: &str, below_home: &str) -> Option<PathBuf> {
+    let absolute = |name: &str| {
+        std::env::var_os(name).map(PathBuf::from).filter(|path| Path::is_absolute(path))
+    };
+    let folder = absolute(variable).or_else(|| Some(absolute("HOME")?.join(below_home)))?;
+    Some(folder.join("outhaul"))
+}
+
+/// A source of which only one version of each model is of interest.
+struct OneVersion {
+    source: Arc<dyn Source>,
+    version: ModelVersion,
+}
+
+impl Source for OneVersion {
+    fn place(&self) -> &str {
+        self.source.place()
+    }
+
+    fn look(&self) -> Result<Scan, SourceError> {
+        let mut scan = self.source.look()?;
+        for model in &mut scan.models {
+            model.versions.retain(|artefact| artefact.version == self.version);
+            model.manifest.versions = VersionPolicy::All;
+            model.manifest.labels.clear();
+        }
+        scan.models.retain(|model| !model.versions.is_empty());
+        Ok(scan)
+    }
+
+    fn fetch(&self, artefact: &VersionArtefact) -> Result<PathBuf, SourceError> {
+        self.source.fetch(artefact)
+    }
+
+    fn is_unchanged(&self, artefact: &VersionArtefact) -> bool {
+        self.source.is_unchanged(artefact)
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        self.source.folder()
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use outhaul_engine::embedded::Embedded;
-    use outhaul_engine::{Engine, LoadError, LoadedModel};
+    use outhaul_engine::{Engine, LoadError, LoadOptions, LoadedModel};
     use outhaul_onnx::OnnxModel;
     use outhaul_types::VersionChoice;
 
@@ -251,11 +341,18 @@ mod tests {
             std::fs::copy(&model, folder.path().join(name)).unwrap();
         }
         let (options, engines) = (OpenOptions::path(folder.path()), Engines::of(Arc::new(Panics)));
-        let (router, loading) = prepare(&options, engines, Arc::new(Monitor::new()));
-        let problems = loading.run();
+        let router = prepare(&options, engines, Arc::new(Monitor::new())).unwrap();
+        let problems = loaded(&router);
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert!(problems[0].to_string().contains("loading it panicked"), "{}", problems[0]);
-        assert!(router.describe("good", VersionChoice::Latest).is_ok());
-        assert!(router.describe("bad", VersionChoice::Latest).is_err());
+        let latest = VersionChoice::Latest;
+        assert!(router.readiness("good", &latest).is_ok());
+        assert!(router.readiness("bad", &latest).is_err());
+    }
+
+    #[test]
+    fn what_looks_like_a_url_is_one() {
+        assert_eq!(Place::of("s3://bucket/models"), Place::Url("s3://bucket/models".to_owned()));
+        assert_eq!(Place::of("./models"), Place::Path("./models".into()));
     }
 }

@@ -40,7 +40,7 @@ async fn a_request_is_answered_with_where_its_time_went() {
     assert_eq!(answer.output("label").unwrap().as_slice::<i64>(), Some(&[0, 2][..]));
     assert_eq!(answer.timings.batch_rows, 2);
     assert!(!answer.timings.compute.is_zero());
-    let statistics = router.statistics(Some("iris"), VersionChoice::Latest).unwrap();
+    let statistics = router.statistics(Some("iris"), &VersionChoice::Latest).unwrap();
     assert_eq!((statistics[0].2.success.count, statistics[0].2.inference_count), (1, 2));
 }
 

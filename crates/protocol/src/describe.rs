@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use outhaul_types::{ModelSignature, ModelVersion};
+use outhaul_types::{Label, ModelSignature, ModelVersion};
 
 /// What the server is.
 #[derive(Clone, Copy, Debug)]
@@ -113,8 +113,49 @@ pub struct RepositoryEntry<'a> {
     pub name: &'a str,
     /// The version, or empty where the model has none that could be read.
     pub version: &'a str,
-    /// Whether it answers requests.
-    pub ready: bool,
-    /// Why it does not.
+    /// How it stands.
+    pub state: EntryState,
+    /// Why it stands so; empty where there is nothing to tell.
     pub reason: &'a str,
+    /// What only our own index tells.
+    pub details: EntryDetails<'a>,
+}
+
+/// How a version stands, in the words of Triton's index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryState {
+    /// It answers requests.
+    Ready,
+    /// It is on its way.
+    Loading,
+    /// It answers nothing.
+    Unavailable,
+}
+
+impl EntryState {
+    /// Returns the extension's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            EntryState::Ready => "READY",
+            EntryState::Loading => "LOADING",
+            EntryState::Unavailable => "UNAVAILABLE",
+        }
+    }
+}
+
+/// What the index tells of a version beyond the extension. Only JSON has a place for it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EntryDetails<'a> {
+    /// How it stands, in our own words, which tell more apart.
+    pub standing: &'a str,
+    /// The engine that runs it, once it is loaded.
+    pub engine: Option<&'a str>,
+    /// The memory that it takes, measured.
+    pub memory_bytes: Option<u64>,
+    /// The labels that lead to it.
+    pub labels: &'a [Label],
+    /// Why it could not be loaded the last time, also where it answers by now.
+    pub last_error: Option<&'a str>,
+    /// Where it was found.
+    pub source: Option<&'a str>,
 }

@@ -29,6 +29,8 @@ pub enum ProtocolError {
     LeftOver { left: usize },
     #[error("{what} asks for shared memory, which is not supported: send the data in the request")]
     SharedMemory { what: String },
+    #[error("'{name}' of {request} request is not supported: {reason}")]
+    NotTaken { request: &'static str, name: String, reason: &'static str },
     #[error(
         "output '{output}' element {index} is not UTF-8 and cannot be written as JSON: request it \
          with the parameter binary_data set to true"
@@ -127,9 +129,9 @@ impl ProtocolError {
 impl Classify for ProtocolError {
     fn kind(&self) -> ErrorKind {
         match self {
-            ProtocolError::SharedMemory { .. } | ProtocolError::OutputNotUtf8 { .. } => {
-                ErrorKind::Unsupported
-            }
+            ProtocolError::SharedMemory { .. }
+            | ProtocolError::NotTaken { .. }
+            | ProtocolError::OutputNotUtf8 { .. } => ErrorKind::Unsupported,
             ProtocolError::NotUtf8 { .. }
             | ProtocolError::Json { .. }
             | ProtocolError::Field { .. }
@@ -138,6 +140,17 @@ impl Classify for ProtocolError {
             | ProtocolError::HeaderLength { .. }
             | ProtocolError::LeftOver { .. } => ErrorKind::InvalidInput,
         }
+    }
+}
+
+/// The longest part of a foreign text that an error repeats, in characters.
+const LONGEST_EXCERPT: usize = 48;
+
+/// Returns the beginning of a text, short enough for a message.
+pub(crate) fn excerpt(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_EXCERPT) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

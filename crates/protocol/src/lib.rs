@@ -18,6 +18,8 @@ pub mod grpc;
 mod limits;
 pub mod oip;
 mod raw;
+mod repository;
 
 pub use error::{FieldProblem, ProtocolError, TensorProblem, http_status};
 pub use limits::DecodeLimits;
+pub use repository::LoadRequest;

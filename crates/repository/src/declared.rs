@@ -12,9 +12,13 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
-use toml::de::{DeTable, DeValue};
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
 
 use crate::Problem;
+pub(crate) use nested::{Faults, Fields};
+
+mod nested;
 
 /// The largest file that is read. People write these by hand.
 const LARGEST_FILE: u64 = 1024 * 1024;
@@ -32,6 +36,8 @@ pub enum Value {
     Boolean(bool),
     /// Values in order.
     List(Vec<Value>),
+    /// Values by name, in the order in which they were written.
+    Table(Vec<(String, Value)>),
     /// Anything else, as it was written: a date, a number that does not fit.
     Other(String),
 }
@@ -68,7 +74,14 @@ impl Value {
                 Value::List(items.iter().map(|item| Value::from_toml(item.get_ref())).collect())
             }
             DeValue::Datetime(datetime) => Value::Other(datetime.to_string()),
-            DeValue::Table(_) => Value::Other("a table".to_owned()),
+            DeValue::Table(table) => {
+                let mut entries: Vec<_> = table.iter().collect();
+                entries.sort_by_key(|(name, _)| name.span().start);
+                let value = |(name, value): (&Spanned<DeString<'_>>, &Spanned<DeValue<'_>>)| {
+                    (name.get_ref().to_string(), Value::from_toml(value.get_ref()))
+                };
+                Value::Table(entries.into_iter().map(value).collect())
+            }
         }
     }
 
@@ -117,6 +130,14 @@ impl fmt::Display for Value {
                     write!(f, "{separator}{item}")?;
                 }
                 f.write_str("]")
+            }
+            Value::Table(entries) => {
+                f.write_str("{")?;
+                for (index, (name, value)) in entries.iter().enumerate() {
+                    let separator = if index > 0 { ", " } else { " " };
+                    write!(f, "{separator}{name} = {value}")?;
+                }
+                f.write_str(if entries.is_empty() { "}" } else { " }" })
             }
             Value::Other(text) => f.write_str(text),
         }
@@ -205,17 +226,35 @@ impl Declarations {
             Ok(value) => Some(value),
             Err(rule) => {
                 self.problems.push(Problem {
-                    model: None,
-                    place: self.place.clone(),
                     line: Some(entry.line),
                     key: Some(key.to_owned()),
                     value: Some(entry.value.to_string()),
-                    rule: rule.must,
-                    remedy: rule.remedy,
+                    ..Problem::of_place(&self.place, rule.must, rule.remedy)
                 });
                 None
             }
         }
+    }
+
+    /// As [`Declarations::take`], for a key that holds values in values, of which several may be
+    /// wrong.
+    pub(crate) fn take_nested<T>(
+        &mut self,
+        key: &str,
+        convert: impl FnOnce(&Value, &mut Faults) -> Option<T>,
+    ) -> Option<T> {
+        let entry = self.entries.remove(key)?;
+        let mut faults = Faults::of(key);
+        let value = convert(&entry.value, &mut faults);
+        for (path, value, rule) in faults.into_iter() {
+            self.problems.push(Problem {
+                line: Some(entry.line),
+                key: Some(path),
+                value,
+                ..Problem::of_place(&self.place, rule.must, rule.remedy)
+            });
+        }
+        value
     }
 
     /// Returns the line of a key that is declared and not taken yet, counted from 1.
@@ -269,7 +308,8 @@ fn unknown(path: &str, is_table: bool, keys: &[&'static str]) -> Rule {
     }
     let sections = keys.iter().filter_map(|key| key.rsplit_once('.').map(|(section, _)| section));
     let remedy = if is_table {
-        nearest(path, sections).map(|nearest| format!("did you mean [{nearest}]?"))
+        let keys = keys.iter().copied().filter(|key| !key.contains('.'));
+        nearest(path, sections.chain(keys)).map(|nearest| format!("did you mean [{nearest}]?"))
     } else {
         nearest(path, keys.iter().copied()).map(|nearest| format!("did you mean {nearest}?"))
     };
@@ -284,7 +324,7 @@ fn line_of(text: &str, offset: usize) -> usize {
     1 + text.as_bytes().iter().take(offset).filter(|&&byte| byte == b'\n').count()
 }
 
-fn read_bounded(path: &Path) -> Result<String, Rule> {
+pub(crate) fn read_bounded(path: &Path) -> Result<String, Rule> {
     let unreadable = |error: std::io::Error| {
         Rule::new(
             format!("cannot be read: {error}"),

@@ -5,14 +5,35 @@
 //!
 //! Start with [`scan`], which turns paths into models and problems, then [`Catalog`].
 
+mod catalog;
 mod declared;
+pub mod formats;
+mod handle;
+mod journal;
+mod keeper;
+mod loading;
+mod lookout;
 mod manifest;
+mod resident;
+mod record;
+mod plan;
 mod problem;
 mod scan;
-mod state;
+pub mod source;
 
+pub use catalog::{
+    Catalog, Change, Draft, ModelEntry, ModelFacts, Snapshot, Unresolved, VersionEntry, VersionState,
+};
 pub use declared::{Declarations, Rule, Value, nearest};
-pub use manifest::{MANIFEST_FILE, MANIFEST_KEYS, read_manifest};
-pub use problem::Problem;
-pub use scan::{MODEL_FILE, ModelFolder, Scan, VersionArtefact, scan};
-pub use state::{Catalog, Change, ModelEntry, Snapshot, Unresolved, VersionState};
+pub use handle::{AskError, Handle};
+pub use journal::Journal;
+pub use keeper::{Mode, Parts, RepositoryConfig, start};
+pub use loading::{LoadFailure, LoadOrder, Loaded, Loader};
+pub use manifest::{MANIFEST_FILE, MANIFEST_KEYS, read_manifest, write_manifest};
+pub use problem::{Problem, Severity};
+pub use resident::Resident;
+pub use scan::{
+    Identity, MODEL_FILE, ModelFolder, Scan, VersionArtefact, artefact as artefact_of, artefact_files, scan,
+};
+pub use source::{Cache, LocalFolder, Remote, Source, SourceError, is_url};
+

@@ -5,10 +5,23 @@ use std::fmt;
 use outhaul_types::ModelName;
 use serde::{Serialize, Serializer};
 
-/// Something wrong with a file, a folder, a variable or a flag. A problem stops what it is about and
-/// nothing else.
+/// How bad it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// It is served all the same; something that was declared has no effect.
+    Warning,
+    /// It stops what it is about.
+    #[default]
+    Error,
+}
+
+/// Something wrong with a file, a folder, a variable or a flag. An error stops what it is about and nothing
+/// else; a warning stops nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
+    /// Whether it stops anything.
+    pub severity: Severity,
     /// The model that it is about, where there is one.
     #[serde(serialize_with = "model_as_text")]
     pub model: Option<ModelName>,
@@ -34,6 +47,7 @@ impl Problem {
         remedy: impl Into<String>,
     ) -> Self {
         Problem {
+            severity: Severity::Error,
             model: None,
             place: place.to_string(),
             line: None,
@@ -42,6 +56,12 @@ impl Problem {
             rule: rule.into(),
             remedy: remedy.into(),
         }
+    }
+
+    /// Returns the problem as one that stops nothing.
+    pub fn warning(mut self) -> Self {
+        self.severity = Severity::Warning;
+        self
     }
 
     /// Returns the problem as one about `model`.
@@ -53,6 +73,9 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.severity == Severity::Warning {
+            f.write_str("warning: ")?;
+        }
         f.write_str(&self.place)?;
         if let Some(line) = self.line {
             write!(f, ":{line}")?;

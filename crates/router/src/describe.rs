@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outhaul_onnx::RowIndependence;
-use outhaul_types::{BatchingSpec, ModelName, ModelSignature, ModelVersion};
+use outhaul_repository::{ModelEntry, VersionEntry, VersionState};
+use outhaul_types::{BatchingSpec, Label, ModelName, ModelSignature, ModelVersion};
+
+use crate::Served;
 
 /// What callers may know of one model version.
 #[derive(Clone, Debug)]
@@ -74,6 +77,34 @@ impl BatchMode {
     }
 }
 
+/// Where a version stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It answers.
+    Ready,
+    /// It is on its way.
+    Loading,
+    /// It is not in memory; a request for it waits until it is.
+    Dormant,
+    /// It could not be loaded.
+    Failed,
+    /// Somebody unloaded it, or nobody has asked for it.
+    Unloaded,
+}
+
+impl Standing {
+    /// Returns the standing as one word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Standing::Ready => "ready",
+            Standing::Loading => "loading",
+            Standing::Dormant => "dormant",
+            Standing::Failed => "failed",
+            Standing::Unloaded => "unloaded",
+        }
+    }
+}
+
 /// The state of one model version.
 #[derive(Clone, Debug)]
 pub struct VersionStatus {
@@ -81,10 +112,57 @@ pub struct VersionStatus {
     pub name: ModelName,
     /// Its number.
     pub version: ModelVersion,
+    /// Where it stands.
+    pub standing: Standing,
+    /// The labels that it carries.
+    pub labels: Vec<Label>,
     /// Set while it answers.
     pub ready: Option<Arc<ModelDescription>>,
     /// Why it does not answer; empty where it does.
     pub reason: String,
+    /// The bytes that it was measured to take, while it is in memory.
+    pub memory: Option<u64>,
+    /// Why the newest attempt to load it failed, where it did. A version may answer while its newest
+    /// files do not load.
+    pub last_error: Option<Arc<str>>,
+    /// The place that it comes from.
+    pub source: Option<Arc<str>>,
+}
+
+impl VersionStatus {
+    pub(crate) fn of(model: &ModelEntry<Served>, entry: &VersionEntry<Served>) -> Self {
+        let (standing, ready, memory) = match &entry.state {
+            VersionState::Ready(served) => {
+                let description = Arc::clone(served.description());
+                (Standing::Ready, Some(description), Some(served.memory()))
+            }
+            VersionState::Loading | VersionState::Waking => (Standing::Loading, None, None),
+            VersionState::Dormant => (Standing::Dormant, None, None),
+            VersionState::Failed(_) => (Standing::Failed, None, None),
+            VersionState::Unloaded => (Standing::Unloaded, None, None),
+        };
+        let reason = match &entry.state {
+            VersionState::Ready(_) => String::new(),
+            VersionState::Failed(reason) => reason.to_string(),
+            VersionState::Loading | VersionState::Waking => "loading".to_owned(),
+            VersionState::Dormant => "loaded on request".to_owned(),
+            VersionState::Unloaded => "unloaded".to_owned(),
+        };
+        let labels = model.facts().labels.iter();
+        let labels = labels.filter(|(_, version)| **version == entry.version);
+        let source = &model.facts().source;
+        VersionStatus {
+            name: model.name().clone(),
+            version: entry.version,
+            standing,
+            labels: labels.map(|(label, _)| label.clone()).collect(),
+            ready,
+            reason,
+            memory,
+            last_error: entry.last_error.clone(),
+            source: (!source.is_empty()).then(|| Arc::clone(source)),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Why a request has no answer.
 
-use outhaul_repository::Unresolved;
-use outhaul_scheduler::QueueError;
-use outhaul_types::{BindError, Classify, ErrorKind, ModelVersion, Name, VersionChoice};
+use crate::declared::ReshapeError;
+use outhaul_repository::{AskError, Unresolved};
+use outhaul_scheduler::{BadPriority, QueueError};
+use outhaul_types::{BindError, Classify, ErrorKind, Label, ModelVersion, Name};
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,26 @@ pub enum RouterError {
         /// The version as asked for.
         version: ModelVersion,
     },
+    /// None of the model's versions carries this label.
+    #[error("Request for unknown model: '{model}' has no version labelled '{label}'")]
+    UnknownLabel {
+        /// The name as asked for.
+        model: Name,
+        /// The label as asked for.
+        label: Label,
+    },
+    /// The version was being loaded for this request when its time was up.
+    #[error("model '{model}' was not loaded before the request's deadline")]
+    NotInTime {
+        /// The name as asked for.
+        model: Name,
+    },
+    /// The repository did not do what it was asked.
+    #[error(transparent)]
+    Asked(#[from] AskError),
+    /// There is no repository to ask: the models of this process are what they are.
+    #[error("this server's models cannot be loaded or unloaded")]
+    NoRepository,
     /// The version is being loaded, or failed to load.
     #[error("model '{model}' is not ready: {reason}")]
     NotReady {
@@ -32,6 +53,15 @@ pub enum RouterError {
     /// The request does not fit the signature.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The `priority` parameter is no level at all.
+    #[error("parameter 'priority' must be a whole number, at least 0")]
+    NoPriority,
+    /// The model has no such level of priority.
+    #[error(transparent)]
+    BadPriority(#[from] BadPriority),
+    /// A tensor cannot take the shape that is declared.
+    #[error(transparent)]
+    Reshape(#[from] ReshapeError),
     /// The `timeout` parameter is not a number of microseconds.
     #[error("parameter 'timeout' must be a whole number of microseconds, at least 0")]
     BadTimeout,
@@ -49,16 +79,16 @@ pub enum RouterError {
 }
 
 impl RouterError {
-    pub(crate) fn unresolved(model: &str, choice: VersionChoice, reason: Unresolved) -> Self {
+    pub(crate) fn unresolved(model: &str, reason: Unresolved) -> Self {
         let model = Name::from(model);
-        match (reason, choice) {
-            (Unresolved::UnknownModel, _) => RouterError::UnknownModel { model },
-            (Unresolved::UnknownVersion(version), _) => {
-                RouterError::UnknownVersion { model, version }
-            }
-            (reason @ (Unresolved::Loading | Unresolved::Failed(_)), _) => {
-                RouterError::NotReady { model, reason: reason.to_string() }
-            }
+        match reason {
+            Unresolved::UnknownModel => RouterError::UnknownModel { model },
+            Unresolved::UnknownVersion(version) => RouterError::UnknownVersion { model, version },
+            Unresolved::UnknownLabel(label) => RouterError::UnknownLabel { model, label },
+            reason @ (Unresolved::Asleep(_)
+            | Unresolved::Loading
+            | Unresolved::Failed(_)
+            | Unresolved::Unloaded) => RouterError::NotReady { model, reason: reason.to_string() },
         }
     }
 }
@@ -66,13 +96,19 @@ impl RouterError {
 impl Classify for RouterError {
     fn kind(&self) -> ErrorKind {
         match self {
-            RouterError::UnknownModel { .. } | RouterError::UnknownVersion { .. } => {
-                ErrorKind::NotFound
-            }
+            RouterError::UnknownModel { .. }
+            | RouterError::UnknownVersion { .. }
+            | RouterError::UnknownLabel { .. } => ErrorKind::NotFound,
+            RouterError::NotInTime { .. } => ErrorKind::DeadlineExceeded,
+            RouterError::Asked(error) => error.kind(),
+            RouterError::NoRepository => ErrorKind::Unsupported,
             RouterError::NotReady { .. } => ErrorKind::NotReady,
             RouterError::Bind(_)
             | RouterError::BadTimeout
+            | RouterError::NoPriority
+            | RouterError::BadPriority(_)
             | RouterError::NotClassifiable { .. } => ErrorKind::InvalidInput,
+            RouterError::Reshape(error) => error.kind(),
             RouterError::Queue(error) => error.kind(),
         }
     }
@@ -80,6 +116,7 @@ impl Classify for RouterError {
     fn client_message(&self) -> String {
         match self {
             RouterError::Queue(error) => error.client_message(),
+            RouterError::Asked(error) => error.client_message(),
             _ => self.to_string(),
         }
     }

@@ -11,15 +11,21 @@
 //! Bytes and sockets are not known here, nor are engines: see `protocol`, `server` and `engine`.
 
 mod classify;
+mod declared;
 mod describe;
 mod error;
 mod served;
+mod warmup;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use outhaul_monitor::{ModelStatistics, Monitor};
-use outhaul_repository::{Catalog, Snapshot, VersionState};
+use outhaul_repository::{
+    Catalog, Handle, ModelEntry, Resident, Snapshot, Unresolved, VersionState,
+};
+use outhaul_scheduler::Admission;
 pub use outhaul_scheduler::Arriving;
 use outhaul_types::{
     Classify, Deadline, InferRequest, InferResponse, ModelName, ModelVersion, NamedTensor,
@@ -27,20 +33,39 @@ use outhaul_types::{
 };
 use smallvec::SmallVec;
 
-pub use describe::{BatchMode, ModelDescription, VersionStatus};
+pub use declared::{Declared, DeclaredError};
+pub use describe::{BatchMode, ModelDescription, Standing, VersionStatus};
 pub use error::RouterError;
 pub use served::{ServedVersion, StartError, VersionPlan};
+pub use warmup::{InputError, WarmedUp, WarmupError, warm_up};
+
+/// A version in memory, as the catalog holds it.
+pub type Served = Resident<ServedVersion>;
 
 /// Answers predictions in this process. Share it behind an [`Arc`].
 pub struct Router {
-    catalog: Arc<Catalog<ServedVersion>>,
+    catalog: Arc<Catalog<Served>>,
     monitor: Arc<Monitor>,
+    /// Loads and unloads; `None` where the catalog is filled by other means.
+    repository: Option<Handle>,
+    /// Whether everything was loaded once. Models that come later do not take it back.
+    was_ready: AtomicBool,
 }
 
 impl Router {
     /// Makes a router over the versions that `catalog` publishes.
-    pub fn new(catalog: Arc<Catalog<ServedVersion>>, monitor: Arc<Monitor>) -> Self {
-        Router { catalog, monitor }
+    pub fn new(catalog: Arc<Catalog<Served>>, monitor: Arc<Monitor>) -> Self {
+        Router { catalog, monitor, repository: None, was_ready: AtomicBool::new(false) }
+    }
+
+    /// Returns the router with the repository that fills its catalog: it can load what sleeps.
+    pub fn with_repository(self, repository: Handle) -> Self {
+        Router { repository: Some(repository), ..self }
+    }
+
+    /// Returns the repository that fills the catalog.
+    pub fn repository(&self) -> Option<&Handle> {
+        self.repository.as_ref()
     }
 
     /// Answers one request. Dropping the future gives the request up: if it still waits, it is never
@@ -59,7 +84,15 @@ impl Router {
         context: &RequestContext,
     ) -> Result<InferResponse, RouterError> {
         let started = Instant::now();
-        let served = self.resolve(&request.model, request.version)?;
+        let served = match self.catalog.resolve(&request.model, &request.version) {
+            Ok(served) => served,
+            Err(Unresolved::Asleep(_)) => {
+                let limit = asked_deadline(&request.parameters, context, started)?;
+                self.awake(&request.model, &request.version, limit, started).await?
+            }
+            Err(reason) => return Err(RouterError::unresolved(&request.model, reason)),
+        };
+        served.touch(started);
         let result = self.infer_on(&served, request, context, started).await;
         let total = started.elapsed();
         match &result {
@@ -85,11 +118,19 @@ impl Router {
         let signature = served.signature();
         let selected =
             signature.select_outputs(request.outputs.iter().map(|output| &output.name))?;
-        let inputs = signature.bind(request.inputs)?;
+        let inputs = served.reshapes().inward(signature.bind(request.inputs)?)?;
         let share = served.share(&inputs)?;
-        let deadline = deadline(served.timeout(), &request.parameters, context, started)?;
-        let answer = served.queue().infer(inputs, share, deadline).await?;
-        let outputs = name_outputs(served, &selected, answer.outputs, &request.outputs)?;
+        let levels = served.queue().levels();
+        let level = levels.level(asked_priority(&request.parameters)?)?;
+        let own = Deadline::after(started, served.timeout());
+        let asked = match levels.allows_override(level) {
+            true => asked_deadline(&request.parameters, context, started)?,
+            false => context.deadline,
+        };
+        let admission = Admission { deadline: Deadline::earlier(own, asked), level };
+        let answer = served.queue().infer(inputs, share, admission).await?;
+        let outputs = served.reshapes().outward(answer.outputs)?;
+        let outputs = name_outputs(served, &selected, outputs, &request.outputs)?;
         let response = InferResponse {
             id: request.id,
             model: served.description().name.clone(),
@@ -100,37 +141,128 @@ impl Router {
         Ok((response, share.rows()))
     }
 
+    /// Waits until a version that sleeps answers. It is loaded once, however many wait; each waits no
+    /// longer than its own deadline and the model's own time limit.
+    async fn awake(
+        &self,
+        model: &str,
+        choice: &VersionChoice,
+        limit: Option<Deadline>,
+        started: Instant,
+    ) -> Result<Arc<Served>, RouterError> {
+        loop {
+            let (changed, patience) = match self.catalog.snapshot().model(model) {
+                Some(entry) => (Arc::clone(entry.changed()), entry.facts().patience),
+                None => return Err(RouterError::UnknownModel { model: model.into() }),
+            };
+            let mut change = std::pin::pin!(changed.notified());
+            // From here on no change is missed: it is looked once more before waiting.
+            change.as_mut().enable();
+            let snapshot = self.catalog.snapshot();
+            match (snapshot.resolve(model, choice), &self.repository) {
+                (Ok(served), _) => return Ok(Arc::clone(served)),
+                (Err(Unresolved::Asleep(version)), Some(repository)) => {
+                    if let Some(entry) = snapshot.model(model) {
+                        repository.wake(entry.name(), version);
+                    }
+                }
+                (Err(reason), _) => return Err(RouterError::unresolved(model, reason)),
+            }
+            // Held on, it would keep every version of this moment in memory.
+            drop(snapshot);
+            let late = || RouterError::NotInTime { model: model.into() };
+            match Deadline::earlier(limit, Deadline::after(started, patience)) {
+                None => change.await,
+                Some(Deadline(at)) => {
+                    tokio::time::timeout_at(at.into(), change).await.map_err(|_| late())?;
+                }
+            }
+        }
+    }
+
     /// Announces a request whose body is still being read, so that a batch may wait for it. `None`
     /// where there is nothing to announce it to; reading goes on all the same.
-    pub fn announce(&self, model: &str, version: VersionChoice) -> Option<Arriving> {
+    pub fn announce(&self, model: &str, version: &VersionChoice) -> Option<Arriving> {
         let served = self.catalog.resolve(model, version).ok()?;
         served.gains_from_batches().then(|| served.queue().announce())
     }
 
-    /// Describes the version that a request for `version` would reach.
+    /// Describes the version that a request for `version` would reach. One that sleeps is loaded,
+    /// since what it takes and gives stands in its file.
     ///
     /// # Errors
     ///
-    /// Fails where there is no such model or version, or it is not ready.
-    pub fn describe(
+    /// Fails where there is no such model or version, or it does not answer before `deadline`.
+    pub async fn describe(
         &self,
         model: &str,
-        version: VersionChoice,
+        version: &VersionChoice,
+        deadline: Option<Deadline>,
     ) -> Result<Arc<ModelDescription>, RouterError> {
-        self.resolve(model, version).map(|served| Arc::clone(served.description()))
+        let served = match self.catalog.resolve(model, version) {
+            Err(Unresolved::Asleep(_)) => {
+                self.awake(model, version, deadline, Instant::now()).await?
+            }
+            resolved => resolved.map_err(|reason| RouterError::unresolved(model, reason))?,
+        };
+        Ok(Arc::clone(served.description()))
+    }
+
+    /// Returns the name of a model that would answer a request for `version`, at once or once it is
+    /// loaded for it.
+    ///
+    /// # Errors
+    ///
+    /// Fails where there is no such model or version, or it does not answer now.
+    pub fn readiness(
+        &self,
+        model: &str,
+        version: &VersionChoice,
+    ) -> Result<ModelName, RouterError> {
+        let snapshot = self.catalog.snapshot();
+        match (snapshot.resolve(model, version), snapshot.model(model)) {
+            (Ok(_) | Err(Unresolved::Asleep(_)), Some(entry)) => Ok(entry.name().clone()),
+            (Err(reason), _) => Err(RouterError::unresolved(model, reason)),
+            (_, None) => Err(unknown(model)),
+        }
+    }
+
+    /// Loads a model, or one version of it, and returns when it answers: see [`Handle::load`].
+    ///
+    /// # Errors
+    ///
+    /// Fails where it cannot be loaded, or there is no repository to ask.
+    pub async fn load(
+        &self,
+        model: &str,
+        version: Option<ModelVersion>,
+    ) -> Result<(), RouterError> {
+        let repository = self.repository.as_ref().ok_or(RouterError::NoRepository)?;
+        Ok(repository.load(model, version).await?)
+    }
+
+    /// Unloads a model: see [`Handle::unload`].
+    ///
+    /// # Errors
+    ///
+    /// Fails where there is no such model, or no repository to ask.
+    pub async fn unload(&self, model: &str) -> Result<(), RouterError> {
+        let repository = self.repository.as_ref().ok_or(RouterError::NoRepository)?;
+        Ok(repository.unload(model).await?)
     }
 
     /// Returns the state of every version, in order of name and number.
     pub fn models(&self) -> Vec<VersionStatus> {
         let snapshot = self.catalog.snapshot();
-        let entries = snapshot.models();
-        let versions = entries.iter().flat_map(|entry| {
-            entry.versions().iter().map(|(version, state)| (entry.name(), *version, state))
-        });
-        versions.map(|(name, version, state)| status(name, version, state)).collect()
+        let status = |entry| {
+            let versions = ModelEntry::versions(entry).iter();
+            versions.map(move |version| VersionStatus::of(entry, version))
+        };
+        snapshot.models().into_iter().flat_map(status).collect()
     }
 
-    /// Returns the numbers of a model's ready versions, ascending.
+    /// Returns the numbers of a model's versions that answer, at once or once they are loaded,
+    /// ascending.
     ///
     /// # Errors
     ///
@@ -138,20 +270,20 @@ impl Router {
     pub fn versions(&self, model: &str) -> Result<Vec<ModelVersion>, RouterError> {
         let snapshot = self.catalog.snapshot();
         let entry = snapshot.model(model).ok_or_else(|| unknown(model))?;
-        let ready = entry.versions().iter().filter(|(_, state)| is_ready(state));
-        Ok(ready.map(|(version, _)| *version).collect())
+        let answering = entry.versions().iter().filter(|entry| answers(&entry.state));
+        Ok(answering.map(|entry| entry.version).collect())
     }
 
-    /// Returns the statistics of ready versions: of every model, of one model's versions, or of one
-    /// version.
+    /// Returns the statistics of versions in memory: of every model, of one model's versions, or of
+    /// one version.
     ///
     /// # Errors
     ///
-    /// Fails where the named model or version does not exist or is not ready.
+    /// Fails where the named model or version does not exist or is not in memory.
     pub fn statistics(
         &self,
         model: Option<&str>,
-        version: VersionChoice,
+        version: &VersionChoice,
     ) -> Result<Vec<(ModelName, ModelVersion, ModelStatistics)>, RouterError> {
         let snapshot = self.catalog.snapshot();
         let served = match (model, version) {
@@ -160,42 +292,41 @@ impl Router {
                 snapshot.model(model).ok_or_else(|| unknown(model))?;
                 ready_versions(&snapshot, Some(model))
             }
-            (Some(model), VersionChoice::Exact(_)) => vec![self.resolve(model, version)?],
+            (Some(model), VersionChoice::Exact(_) | VersionChoice::Label(_)) => {
+                let served = snapshot.resolve(model, version);
+                vec![Arc::clone(served.map_err(|reason| RouterError::unresolved(model, reason))?)]
+            }
         };
-        let numbers = |served: &Arc<ServedVersion>| {
+        let numbers = |served: &Arc<Served>| {
             let description = served.description();
             (description.name.clone(), description.version, served.metrics().statistics())
         };
         Ok(served.iter().map(numbers).collect())
     }
 
-    /// Returns whether traffic may come: nothing is loading any more and something answers. A version
-    /// that failed to load does not keep the others from being reached.
+    /// Returns whether traffic may come: everything that was there at the start has been loaded or has
+    /// failed, and something answers. A version that failed to load does not keep the others from
+    /// being reached, nor does one that is loaded later.
     pub fn is_ready(&self) -> bool {
+        if self.repository.as_ref().is_some_and(|repository| !repository.has_looked()) {
+            return false;
+        }
         let snapshot = self.catalog.snapshot();
         let models = snapshot.models();
-        let mut states = models.iter().flat_map(|model| model.versions()).map(|(_, state)| state);
-        let mut any_ready = false;
-        let none_loading = states.all(|state| {
-            any_ready |= is_ready(state);
-            !matches!(state, VersionState::Loading)
-        });
-        none_loading && (any_ready || models.is_empty())
+        let states = || models.iter().flat_map(|model| model.versions()).map(|entry| &entry.state);
+        if !states().any(answers) && !models.is_empty() {
+            return false;
+        }
+        let loading = states().any(|state| matches!(state, VersionState::Loading));
+        if !loading {
+            self.was_ready.store(true, Ordering::Relaxed);
+        }
+        !loading || self.was_ready.load(Ordering::Relaxed)
     }
 
     /// Returns the process's metrics.
     pub fn monitor(&self) -> &Arc<Monitor> {
         &self.monitor
-    }
-
-    fn resolve(
-        &self,
-        model: &str,
-        version: VersionChoice,
-    ) -> Result<Arc<ServedVersion>, RouterError> {
-        self.catalog
-            .resolve(model, version)
-            .map_err(|reason| RouterError::unresolved(model, version, reason))
     }
 }
 
@@ -203,46 +334,42 @@ fn unknown(model: &str) -> RouterError {
     RouterError::UnknownModel { model: model.into() }
 }
 
-fn is_ready(state: &VersionState<ServedVersion>) -> bool {
-    matches!(state, VersionState::Ready(_))
+/// Whether a request for this version is answered, at once or once it is loaded for it.
+fn answers(state: &VersionState<Served>) -> bool {
+    match state {
+        VersionState::Ready(_) | VersionState::Dormant | VersionState::Waking => true,
+        VersionState::Loading | VersionState::Failed(_) | VersionState::Unloaded => false,
+    }
 }
 
-fn ready_versions(
-    snapshot: &Snapshot<ServedVersion>,
-    model: Option<&str>,
-) -> Vec<Arc<ServedVersion>> {
+fn ready_versions(snapshot: &Snapshot<Served>, model: Option<&str>) -> Vec<Arc<Served>> {
     let wanted = |name: &ModelName| model.is_none_or(|model| model == name.as_str());
     let entries = snapshot.models().into_iter().filter(|entry| wanted(entry.name()));
-    let states = entries.flat_map(|entry| entry.versions());
-    let ready = states.filter_map(|(_, state)| match state {
+    let states = entries.flat_map(|entry| entry.versions()).map(|entry| &entry.state);
+    let ready = states.filter_map(|state| match state {
         VersionState::Ready(served) => Some(Arc::clone(served)),
-        VersionState::Loading | VersionState::Failed(_) => None,
+        _ => None,
     });
     ready.collect()
 }
 
-fn status(
-    name: &ModelName,
-    version: ModelVersion,
-    state: &VersionState<ServedVersion>,
-) -> VersionStatus {
-    let (ready, reason) = match state {
-        VersionState::Loading => (None, "loading".to_owned()),
-        VersionState::Ready(served) => (Some(Arc::clone(served.description())), String::new()),
-        VersionState::Failed(reason) => (None, reason.to_string()),
-    };
-    VersionStatus { name: name.clone(), version, ready, reason }
+/// The `priority` parameter, as Triton's clients send it: 1 is the most urgent, 0 leaves it to the
+/// model.
+fn asked_priority(parameters: &Parameters) -> Result<Option<u64>, RouterError> {
+    match parameters.get("priority") {
+        None => Ok(None),
+        Some(Parameter::Int(level)) if *level >= 0 => Ok(Some(level.unsigned_abs())),
+        Some(_) => Err(RouterError::NoPriority),
+    }
 }
 
-/// The earliest of the model's own time limit, the caller's deadline, and the `timeout` parameter
-/// (microseconds, as Triton's clients send it).
-fn deadline(
-    limit: Duration,
+/// The earlier of the caller's deadline and the `timeout` parameter (microseconds, as Triton's clients
+/// send it).
+fn asked_deadline(
     parameters: &Parameters,
     context: &RequestContext,
     now: Instant,
 ) -> Result<Option<Deadline>, RouterError> {
-    let own = Deadline::after(now, limit);
     let asked = match parameters.get("timeout") {
         None => None,
         Some(Parameter::Int(0)) => None,
@@ -251,7 +378,7 @@ fn deadline(
         }
         Some(_) => return Err(RouterError::BadTimeout),
     };
-    Ok(Deadline::earlier(Deadline::earlier(own, context.deadline), asked))
+    Ok(Deadline::earlier(context.deadline, asked))
 }
 
 /// Puts names to the selected outputs and applies what the request wants done to them.

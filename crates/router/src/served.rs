@@ -7,11 +7,13 @@ use std::time::Duration;
 use outhaul_engine::LoadedModel;
 use outhaul_monitor::{ModelMetrics, Monitor};
 use outhaul_onnx::RowIndependence;
-use outhaul_scheduler::{ModelQueue, QueueConfig, Rule, Share};
+use outhaul_scheduler::{Levels, ModelQueue, QueueConfig, Rule, Share};
 use outhaul_types::{
     BindError, BoundInputs, InstanceCount, ModelManifest, ModelName, ModelSignature, ModelVersion,
 };
 
+use crate::declared::{Declared, Reshapes};
+use crate::warmup::{WarmupError, warm_up};
 use crate::{BatchMode, ModelDescription};
 
 /// Everything that is known of a version before its threads start.
@@ -20,8 +22,10 @@ pub struct VersionPlan {
     pub name: ModelName,
     /// Its number.
     pub version: ModelVersion,
-    /// What its file declares.
+    /// What its file says of its inputs and outputs.
     pub signature: ModelSignature,
+    /// What callers see of them.
+    pub declared: Declared,
     /// What its graph does to rows.
     pub rows: RowIndependence,
     /// Whether the cost of a run follows from the size of its inputs.
@@ -37,6 +41,21 @@ pub struct VersionPlan {
 }
 
 impl VersionPlan {
+    /// Runs the warm-up requests that the manifest declares, or a generated one, on this thread.
+    ///
+    /// # Errors
+    ///
+    /// Fails where a declared request fails, or one makes the engine panic.
+    pub fn warm_up(&self) -> Result<(), WarmupError> {
+        let requests = self.manifest.warmup.as_deref();
+        let warmed = warm_up(self.model.as_ref(), &self.declared, requests)?;
+        if let Some(note) = warmed.note {
+            let (model, version) = (&self.name, self.version);
+            tracing::warn!(%model, %version, %note, "the made-up warm-up request failed");
+        }
+        Ok(())
+    }
+
     /// Returns the number of instances: as declared, or as many as the cores hold.
     pub fn instances(&self) -> usize {
         match self.manifest.instances.count {
@@ -59,6 +78,9 @@ pub struct ServedVersion {
     queue: Arc<ModelQueue>,
     metrics: Arc<ModelMetrics>,
     timeout: Duration,
+    /// What the model itself takes and gives; requests are batched by it.
+    inner: ModelSignature,
+    reshapes: Reshapes,
 }
 
 impl ServedVersion {
@@ -68,7 +90,10 @@ impl ServedVersion {
     ///
     /// Fails where the operating system refuses a thread.
     pub fn start(plan: VersionPlan, monitor: &Monitor) -> Result<Self, StartError> {
-        let batching = BatchMode::decide(&plan.rows, &plan.manifest.batching);
+        let batching = match &plan.declared.unbatched {
+            Some(reason) => BatchMode::Off(reason.clone()),
+            None => BatchMode::decide(&plan.rows, &plan.manifest.batching),
+        };
         let max_rows = match batching {
             BatchMode::Exact | BatchMode::Inexact(_) => plan.manifest.batching.max_rows.get(),
             BatchMode::Off(_) => 1,
@@ -78,6 +103,7 @@ impl ServedVersion {
             rule: Rule { max_rows, max_delay: plan.manifest.batching.max_delay },
             instances: plan.instances(),
             inline: plan.cost_follows_size,
+            levels: Levels::declared(&plan.manifest.queue),
         };
         let metrics = monitor.model(&plan.name, plan.version);
         let description = ModelDescription {
@@ -90,7 +116,7 @@ impl ServedVersion {
             threads: plan.manifest.instances.threads.get(),
             name: plan.name,
             version: plan.version,
-            signature: plan.signature,
+            signature: plan.declared.outer,
         };
         let queue =
             ModelQueue::spawn(description.name.as_str(), plan.model, config, Arc::clone(&metrics))?;
@@ -99,6 +125,8 @@ impl ServedVersion {
             queue: Arc::new(queue),
             metrics,
             timeout: plan.manifest.queue.timeout,
+            inner: plan.signature,
+            reshapes: plan.declared.reshapes,
         })
     }
 
@@ -107,9 +135,14 @@ impl ServedVersion {
         &self.description
     }
 
-    /// Returns what it takes and gives.
+    /// Returns what it takes from callers and gives them.
     pub fn signature(&self) -> &ModelSignature {
         &self.description.signature
+    }
+
+    /// The changes of shape between callers and the model.
+    pub(crate) fn reshapes(&self) -> &Reshapes {
+        &self.reshapes
     }
 
     pub(crate) fn queue(&self) -> &Arc<ModelQueue> {
@@ -131,11 +164,12 @@ impl ServedVersion {
     }
 
     /// How a request shares a run: by its rows where requests are batched, unless it gives an
-    /// optional input, which stands in for a constant of the graph and has no rows.
+    /// optional input, which stands in for a constant of the graph and has no rows. `inputs` have the
+    /// model's own shapes.
     pub(crate) fn share(&self, inputs: &BoundInputs) -> Result<Share, BindError> {
         if self.gains_from_batches() {
-            let rows = self.signature().rows(inputs)?.unwrap_or(1);
-            let alone = self.signature().overrides_default(inputs);
+            let rows = self.inner.rows(inputs)?.unwrap_or(1);
+            let alone = self.inner.overrides_default(inputs);
             return Ok(if alone { Share::Alone(rows) } else { Share::Joined(rows) });
         }
         // Nothing is batched; the first dimension counts in the statistics.
@@ -173,13 +207,15 @@ mod tests {
         };
         let row = || ShapePattern::ranked([Dimension::Any, Dimension::Fixed(2)]);
         let bias = ShapePattern::ranked([Dimension::Any]);
+        let signature = ModelSignature {
+            inputs: vec![spec("x", row(), false), spec("b", bias, true)],
+            outputs: vec![spec("y", row(), false)],
+        };
         let plan = VersionPlan {
             name: ModelName::new("sum").unwrap(),
             version: ModelVersion(1),
-            signature: ModelSignature {
-                inputs: vec![spec("x", row(), false), spec("b", bias, true)],
-                outputs: vec![spec("y", row(), false)],
-            },
+            declared: Declared::apply(&signature, &ModelManifest::default()).unwrap(),
+            signature,
             rows,
             cost_follows_size: true,
             manifest: ModelManifest::default(),

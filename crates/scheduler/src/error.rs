@@ -1,7 +1,11 @@
 //! Why a request that reached the queue has no answer.
 
+use std::time::Duration;
+
 use outhaul_engine::RunError;
 use outhaul_types::{Classify, ErrorKind};
+
+use crate::Level;
 
 /// Why a request that reached the queue has no answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -11,6 +15,22 @@ pub enum QueueError {
     Full {
         /// The limit.
         capacity: usize,
+    },
+    /// As many requests of one level wait as may wait.
+    #[error("the queue of priority {level} is full: {capacity} requests are waiting")]
+    LevelFull {
+        /// The level.
+        level: Level,
+        /// Its limit.
+        capacity: usize,
+    },
+    /// It waited longer than requests of its level may.
+    #[error("the request waited longer than the {limit:?} that requests of priority {level} may")]
+    WaitedTooLong {
+        /// The level.
+        level: Level,
+        /// Its limit.
+        limit: Duration,
     },
     /// The deadline passed, in the queue or during compute.
     #[error("the deadline passed before there was an answer")]
@@ -44,8 +64,10 @@ pub enum QueueError {
 impl Classify for QueueError {
     fn kind(&self) -> ErrorKind {
         match self {
-            QueueError::Full { .. } => ErrorKind::Overloaded,
-            QueueError::DeadlineExceeded => ErrorKind::DeadlineExceeded,
+            QueueError::Full { .. } | QueueError::LevelFull { .. } => ErrorKind::Overloaded,
+            QueueError::DeadlineExceeded | QueueError::WaitedTooLong { .. } => {
+                ErrorKind::DeadlineExceeded
+            }
             QueueError::Run(error) => error.kind(),
             QueueError::Lost
             | QueueError::Panicked { .. }

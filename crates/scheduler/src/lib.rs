@@ -7,14 +7,18 @@
 //!
 //! The batching rule, in full (`pending::Pending::decide`):
 //!
-//! 1. An idle instance runs what is queued at once. It takes the group whose head has waited
-//!    longest, at most `max_rows` rows, and leaves enough behind that no other idle instance goes
+//! 1. An idle instance runs what is queued at once. It takes the group whose head is the most urgent
+//!    and, among equally urgent ones, has waited longest, at most `max_rows` rows, and leaves enough behind that no other idle instance goes
 //!    without work.
 //! 2. It holds a batch open only while the batch has room, nothing else could run, and a further
 //!    request is known to be on its way (its body is being read), and never beyond `max_delay` after
 //!    the head arrived or the newest announcement was made.
 //! 3. Requests whose shapes differ beyond the rows are never in one batch, and nothing is padded. A
 //!    request whose inputs are not rows throughout ([`Share::Alone`]) is in no batch with others.
+//! 4. Levels of priority are strict: no batch begins with a request while a more urgent one waits, and
+//!    a batch takes requests of equal shape in order of their levels. Less urgent ones only fill the
+//!    room that is left: the run is made in any case, and its cost per request is what batches save.
+//!    No more urgent batch is held open (rule 2) while a less urgent one could run; it runs at once.
 //!
 //! Invariants: submitting takes no lock and never blocks; expired and abandoned requests are dropped
 //! before they cost compute; a panic or error in the engine fails the batch that met it and nothing
@@ -25,11 +29,14 @@
 mod error;
 mod inline;
 mod instance;
+mod level;
 mod pending;
+mod places;
 mod queue;
 mod run;
 
 pub use error::QueueError;
+pub use level::{BadPriority, Level, Levels};
 pub use pending::Rule;
-pub use queue::{Arriving, ModelQueue, QueueConfig, Share};
+pub use queue::{Admission, Arriving, ModelQueue, QueueConfig, Share};
 pub use run::Answer;

@@ -1,7 +1,7 @@
 //! The caller's side: submitting a request, waiting for its answer, giving up.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, TryLockError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
@@ -13,14 +13,17 @@ use tokio::sync::oneshot;
 
 use crate::inline::{CostGauge, InlineSessions};
 use crate::pending::{Observed, Pending, Queued, Rule};
+use crate::places::{Place, Places};
 use crate::run::{Answer, run_guarded, timings_alone};
-use crate::{QueueError, instance};
+use crate::{Level, Levels, QueueError, instance};
 
 /// How a model's requests are queued, batched and run.
 #[derive(Clone, Debug)]
 pub struct QueueConfig {
-    /// Requests that may wait; one more is refused.
+    /// Requests that may wait where there are no levels; one more is refused.
     pub capacity: usize,
+    /// The levels of priority, each with places of its own.
+    pub levels: Levels,
     /// The limits of a batch. `max_rows` must be 1 for a model whose rows cannot share a run.
     pub rule: Rule,
     /// Threads that run the model.
@@ -48,12 +51,23 @@ impl Share {
     }
 }
 
+/// How a request comes in: what it may wait for, and before whom.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Admission {
+    /// When its answer becomes worthless.
+    pub deadline: Option<Deadline>,
+    /// Its level of priority, from [`Levels::level`] of the same queue's levels.
+    pub level: Level,
+}
+
 /// A request in the queue.
 pub(crate) struct Work {
     pub(crate) inputs: BoundInputs,
     pub(crate) share: Share,
-    pub(crate) deadline: Option<Deadline>,
+    pub(crate) admission: Admission,
     pub(crate) enqueued: Instant,
+    /// When its level's time to wait is over.
+    pub(crate) wait_until: Option<Instant>,
     pub(crate) answer: oneshot::Sender<Result<Answer, QueueError>>,
     /// The place in the queue, given back when the request leaves it to be run.
     pub(crate) place: Option<Place>,
@@ -62,7 +76,20 @@ pub(crate) struct Work {
 impl Work {
     /// Returns whether nobody waits for the answer any more.
     pub(crate) fn is_dead(&self, now: Instant) -> bool {
-        self.answer.is_closed() || self.deadline.is_some_and(|deadline| deadline.has_passed(now))
+        let deadline = self.admission.deadline;
+        self.answer.is_closed() || deadline.is_some_and(|deadline| deadline.has_passed(now))
+    }
+
+    /// Returns whether it has waited longer than its level allows.
+    fn is_late(&self, now: Instant) -> bool {
+        self.wait_until.is_some_and(|until| now >= until)
+    }
+
+    /// Tells the caller that it has waited longer than its level allows.
+    fn refuse(self, levels: &Levels) {
+        let level = self.admission.level;
+        let limit = levels.limits(level).and_then(|limits| limits.timeout).unwrap_or_default();
+        let _ = self.answer.send(Err(QueueError::WaitedTooLong { level, limit }));
     }
 
     /// Tells the caller that it is too late. The caller may be gone; then there is nobody to tell.
@@ -80,6 +107,10 @@ impl Queued for Work {
         self.enqueued
     }
 
+    fn level(&self) -> Level {
+        self.admission.level
+    }
+
     fn fits(&self, other: &Self) -> bool {
         let joined = [self, other].iter().all(|work| matches!(work.share, Share::Joined(_)));
         joined
@@ -88,33 +119,6 @@ impl Queued for Work {
                 (None, None) => true,
                 _ => false,
             })
-    }
-}
-
-/// One of the queue's places; dropping it frees the place.
-pub(crate) struct Place {
-    waiting: Arc<AtomicUsize>,
-    metrics: Arc<ModelMetrics>,
-}
-
-impl Place {
-    fn take(shared: &Shared) -> Option<Place> {
-        if shared.waiting.fetch_add(1, Ordering::Relaxed) < shared.config.capacity {
-            // Counted as it happens: an instance that computes for seconds tells nothing meanwhile.
-            shared.metrics.queue_entered();
-            let (waiting, metrics) = (Arc::clone(&shared.waiting), Arc::clone(&shared.metrics));
-            Some(Place { waiting, metrics })
-        } else {
-            shared.waiting.fetch_sub(1, Ordering::Relaxed);
-            None
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.metrics.queue_left();
     }
 }
 
@@ -133,12 +137,12 @@ pub(crate) struct Shared {
     /// Where callers put requests, without a lock.
     pub(crate) intake: SegQueue<Work>,
     /// The sorted requests. Only instances take this lock, for as long as sorting and deciding last;
-    /// a caller tries it once where the queue is full, and never waits for it.
+    /// a caller tries it where the queue is full or its time to wait is over, and never blocks on it.
     pub(crate) pending: Mutex<Pending<Work>>,
     pub(crate) bells: Box<[Bell]>,
     /// Instances that run a batch now.
     pub(crate) busy: AtomicUsize,
-    pub(crate) waiting: Arc<AtomicUsize>,
+    pub(crate) places: Arc<Places>,
     pub(crate) closed: AtomicBool,
     pub(crate) gauge: CostGauge,
     inline: InlineSessions,
@@ -177,7 +181,7 @@ impl Shared {
 
     /// Returns whether nothing waits or is waited for, and an instance sleeps.
     fn is_rested(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) == 0
+        self.places.taken() == 0
             && !self.is_awaited()
             && self.busy.load(Ordering::Relaxed) < self.config.instances
     }
@@ -192,7 +196,13 @@ impl Shared {
         while let Some(work) = self.intake.pop() {
             pending.push(work, &self.config.rule);
         }
-        pending.remove(|work| work.is_dead(now), Work::bury);
+        pending.remove(
+            |work| work.is_dead(now) || work.is_late(now),
+            |work| match work.is_dead(now) {
+                true => work.bury(),
+                false => work.refuse(&self.config.levels),
+            },
+        );
     }
 }
 
@@ -218,14 +228,15 @@ impl ModelQueue {
     ) -> std::io::Result<ModelQueue> {
         let instances = config.instances.max(1);
         let config = QueueConfig { instances, ..config };
+        let places = Places::new(config.capacity, &config.levels, Arc::clone(&metrics));
         let shared = Arc::new(Shared {
             model,
             metrics,
+            places: Arc::new(places),
             intake: SegQueue::new(),
             pending: Mutex::default(),
             bells: (0..instances).map(|_| Bell::default()).collect(),
             busy: AtomicUsize::new(0),
-            waiting: Arc::default(),
             closed: AtomicBool::new(false),
             gauge: CostGauge::new(),
             inline: InlineSessions::new(instances),
@@ -243,7 +254,17 @@ impl ModelQueue {
 
     /// Returns the number of requests that wait.
     pub fn waiting(&self) -> usize {
-        self.shared.waiting.load(Ordering::Relaxed)
+        self.shared.places.taken()
+    }
+
+    /// Returns the number of requests of one level that wait.
+    pub fn waiting_at(&self, level: Level) -> usize {
+        self.shared.places.taken_at(level)
+    }
+
+    /// Returns the levels of priority.
+    pub fn levels(&self) -> &Levels {
+        &self.shared.config.levels
     }
 
     /// Announces a request that is still being read, so that a batch with room may wait for it
@@ -265,31 +286,31 @@ impl ModelQueue {
     ///
     /// # Panics
     ///
-    /// Panics outside of a Tokio runtime with its timers on, where there is a deadline.
+    /// Panics outside of a Tokio runtime with its timers on, where there is a deadline or the level has
+    /// a time limit.
     pub async fn infer(
         &self,
         inputs: BoundInputs,
         share: Share,
-        deadline: Option<Deadline>,
+        admission: Admission,
     ) -> Result<Answer, QueueError> {
         let shared = &*self.shared;
-        let inputs = match self.try_inline(inputs, share, deadline) {
+        let inputs = match self.try_inline(inputs, share, admission.deadline) {
             Ok(result) => return result,
             Err(inputs) => inputs,
         };
         let rested = shared.is_rested();
-        let place = self.take_place()?;
+        let place = Some(self.take_place(admission.level)?);
         let (answer, receive) = oneshot::channel();
         let enqueued = Instant::now();
-        shared.intake.push(Work { inputs, share, deadline, enqueued, answer, place: Some(place) });
+        let wait_until = shared.config.levels.wait_until(admission.level, enqueued);
+        shared.intake.push(Work { inputs, share, admission, enqueued, wait_until, answer, place });
         shared.wake_one();
-        let received = match deadline {
-            None => receive.await,
-            Some(deadline) => tokio::time::timeout_at(deadline.0.into(), receive)
-                .await
-                .map_err(|_| QueueError::DeadlineExceeded)?,
+        let answer = match wait_until {
+            None => until_deadline(receive, admission.deadline).await?,
+            // Boxed, so that requests without such a limit do not carry it.
+            Some(until) => Box::pin(self.until_over(receive, until, admission.deadline)).await?,
         };
-        let answer = received.unwrap_or(Err(QueueError::Lost))?;
         if rested {
             // Nothing was in the way, so what was not computing was the way there and back.
             shared.gauge.observe_hop(enqueued.elapsed().saturating_sub(answer.timings.compute));
@@ -308,7 +329,7 @@ impl ModelQueue {
         let shared = &*self.shared;
         let size = input_size(&inputs);
         let may = shared.config.inline && shared.gauge.is_cheap(size);
-        if !may || shared.waiting.load(Ordering::Relaxed) > 0 {
+        if !may || shared.places.taken() > 0 {
             return Err(inputs);
         }
         let Some(mut slot) = shared.inline.try_acquire() else {
@@ -328,21 +349,55 @@ impl ModelQueue {
         Ok(result.map(|outputs| Answer { outputs, timings }))
     }
 
+    /// Waits for the answer. Where the request's time in the queue ends first, has it refused if it
+    /// still waits: instances that compute for seconds look at nobody meanwhile.
+    async fn until_over(
+        &self,
+        mut receive: oneshot::Receiver<Result<Answer, QueueError>>,
+        wait_until: Instant,
+        deadline: Option<Deadline>,
+    ) -> Result<Answer, QueueError> {
+        if let Ok(received) = tokio::time::timeout_at(wait_until.into(), &mut receive).await {
+            return received.unwrap_or(Err(QueueError::Lost));
+        }
+        while !self.try_clear() {
+            // An instance is deciding, which takes microseconds; it may have looked too early.
+            tokio::task::yield_now().await;
+        }
+        until_deadline(receive, deadline).await
+    }
+
     /// Takes a place in the queue. Where none is free, abandoned requests that still hold one are
     /// cleared away first, unless an instance is at it already.
-    fn take_place(&self) -> Result<Place, QueueError> {
-        let shared = &*self.shared;
-        if let Some(place) = Place::take(shared) {
+    fn take_place(&self, level: Level) -> Result<Place, QueueError> {
+        if let Some(place) = Places::take(&self.shared.places, level) {
             return Ok(place);
         }
-        if let Ok(mut pending) = shared.pending.try_lock() {
-            shared.sort(&mut pending, Instant::now());
-            drop(pending);
-            // What was sorted is no longer in the intake, where an instance that is about to sleep
-            // would have seen it.
-            shared.wake_one();
-        }
-        Place::take(shared).ok_or(QueueError::Full { capacity: shared.config.capacity })
+        self.try_clear();
+        Places::take(&self.shared.places, level).ok_or_else(|| {
+            let config = &self.shared.config;
+            match config.levels.limits(level) {
+                Some(limits) => QueueError::LevelFull { level, capacity: limits.capacity },
+                None => QueueError::Full { capacity: config.capacity },
+            }
+        })
+    }
+
+    /// Drops what is over from the queue, unless an instance is at it already; returns whether it
+    /// was done.
+    fn try_clear(&self) -> bool {
+        let shared = &*self.shared;
+        let mut pending = match shared.pending.try_lock() {
+            Ok(pending) => pending,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        shared.sort(&mut pending, Instant::now());
+        drop(pending);
+        // What was sorted is no longer in the intake, where an instance that is about to sleep
+        // would have seen it.
+        shared.wake_one();
+        true
     }
 }
 
@@ -382,10 +437,24 @@ impl Drop for Arriving {
         let shared = &self.queue.shared;
         let was_last = shared.arriving.fetch_sub(1, Ordering::Relaxed) == 1;
         // An instance may be holding a batch open for this one, which is not coming.
-        if was_last && !self.has_arrived && shared.waiting.load(Ordering::Relaxed) > 0 {
+        if was_last && !self.has_arrived && shared.places.taken() > 0 {
             shared.wake_one();
         }
     }
+}
+
+/// Waits for the answer, no longer than the deadline.
+async fn until_deadline(
+    receive: oneshot::Receiver<Result<Answer, QueueError>>,
+    deadline: Option<Deadline>,
+) -> Result<Answer, QueueError> {
+    let received = match deadline {
+        None => receive.await,
+        Some(deadline) => tokio::time::timeout_at(deadline.0.into(), receive)
+            .await
+            .map_err(|_| QueueError::DeadlineExceeded)?,
+    };
+    received.unwrap_or(Err(QueueError::Lost))
 }
 
 /// The size of a request's inputs, by which its cost is judged: their bytes, one more for each string

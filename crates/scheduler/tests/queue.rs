@@ -2,6 +2,7 @@
 //! depends on timing.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -9,8 +10,12 @@ use std::time::{Duration, Instant};
 
 use outhaul_engine::{LoadError, LoadedModel, RunError, Session};
 use outhaul_monitor::ModelMetrics;
-use outhaul_scheduler::{Answer, ModelQueue, QueueConfig, QueueError, Rule, Share};
-use outhaul_types::{BoundInputs, Classify, Deadline, ErrorKind, Tensor, Tensors};
+use outhaul_scheduler::{
+    Admission, Answer, Levels, ModelQueue, QueueConfig, QueueError, Rule, Share,
+};
+use outhaul_types::{
+    BoundInputs, Classify, Deadline, ErrorKind, LevelSpec, LimitsSpec, Tensor, Tensors,
+};
 
 /// What a scripted run does with its inputs.
 type Script = fn(&[f32]) -> Result<Vec<f32>, RunError>;
@@ -100,18 +105,18 @@ impl Rig {
 
     /// Submits a request and returns once it is queued.
     fn submit(&self, elements: &[f32]) -> tokio::task::JoinHandle<Result<Answer, QueueError>> {
-        self.submit_as(elements, Share::Joined(elements.len()), None)
+        self.submit_as(elements, Share::Joined(elements.len()), Admission::default())
     }
 
     fn submit_as(
         &self,
         elements: &[f32],
         share: Share,
-        deadline: Option<Deadline>,
+        admission: Admission,
     ) -> tokio::task::JoinHandle<Result<Answer, QueueError>> {
         let queue = Arc::clone(&self.queue);
         let inputs = inputs(elements);
-        tokio::spawn(async move { queue.infer(inputs, share, deadline).await })
+        tokio::spawn(async move { queue.infer(inputs, share, admission).await })
     }
 
     /// The rows of the next run that starts.
@@ -139,7 +144,7 @@ fn inputs(elements: &[f32]) -> BoundInputs {
 
 fn config(instances: usize) -> QueueConfig {
     let rule = Rule { max_rows: 8, max_delay: Duration::from_millis(2) };
-    QueueConfig { capacity: 16, rule, instances, inline: true }
+    QueueConfig { capacity: 16, levels: Levels::default(), rule, instances, inline: true }
 }
 
 fn double(elements: &[f32]) -> Result<Vec<f32>, RunError> {
@@ -223,8 +228,8 @@ async fn expired_work_is_dropped_before_compute() {
     let rig = Rig::new(double, config(1));
     let running = rig.submit(&[1.0]);
     rig.next_run().await;
-    let deadline = Some(Deadline(Instant::now()));
-    let expired = rig.submit_as(&[2.0], Share::Joined(1), deadline);
+    let past = Admission { deadline: Some(Deadline(Instant::now())), ..Admission::default() };
+    let expired = rig.submit_as(&[2.0], Share::Joined(1), past);
     let error = expired.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
     let later = rig.submit(&[3.0, 4.0]);
@@ -287,8 +292,8 @@ async fn a_request_that_shares_with_nobody_runs_alone() {
     let rig = Rig::new(double, config(1));
     let running = rig.submit(&[1.0]);
     rig.next_run().await;
-    let waiting: Vec<_> =
-        [2.0, 3.0].iter().map(|value| rig.submit_as(&[*value], Share::Alone(1), None)).collect();
+    let alone = |value: &f32| rig.submit_as(&[*value], Share::Alone(1), Admission::default());
+    let waiting: Vec<_> = [2.0, 3.0].iter().map(alone).collect();
     rig.until_waiting(2).await;
     rig.permits.send(()).unwrap();
     for answer in waiting {
@@ -402,6 +407,121 @@ async fn a_model_whose_cost_its_size_does_not_tell_never_skips_the_hop() {
         let timings = rig.submit(&[1.0]).await.unwrap().unwrap().timings;
         assert!(!timings.queue.is_zero());
     }
+}
+
+/// Two levels of two places each; requests of the first wait for so long at most.
+fn two_levels(limit: Option<Duration>) -> QueueConfig {
+    let two = NonZeroUsize::new(2);
+    let first = LevelSpec { capacity: two, timeout: limit, ..LevelSpec::default() };
+    let second = LevelSpec { capacity: two, ..LevelSpec::default() };
+    let levels = Levels::declared(&LimitsSpec {
+        levels: vec![first, second],
+        default_level: NonZeroUsize::new(2).unwrap(),
+        ..LimitsSpec::default()
+    });
+    QueueConfig { levels, ..config(1) }
+}
+
+impl Rig {
+    fn submit_at(
+        &self,
+        priority: u64,
+        elements: &[f32],
+    ) -> tokio::task::JoinHandle<Result<Answer, QueueError>> {
+        let level = self.queue.levels().level(Some(priority)).unwrap();
+        let admission = Admission { level, ..Admission::default() };
+        self.submit_as(elements, Share::Joined(elements.len()), admission)
+    }
+}
+
+#[tokio::test]
+async fn the_urgent_run_first_and_fill_up_with_others() {
+    let mut three_rows = two_levels(None);
+    three_rows.rule.max_rows = 3;
+    let rig = Rig::new(double, three_rows);
+    let running = rig.submit_at(2, &[1.0]);
+    rig.next_run().await;
+    let later = [rig.submit_at(2, &[2.0, 3.0]), rig.submit_at(0, &[4.0])];
+    rig.until_waiting(2).await;
+    let urgent = rig.submit_at(1, &[5.0]);
+    rig.until_waiting(3).await;
+    rig.permits.send(()).unwrap();
+    assert_eq!(rig.next_run().await, 3);
+    rig.permits.send(()).unwrap();
+    assert_eq!(elements(&urgent.await.unwrap().unwrap()), [10.0]);
+    assert_eq!(rig.next_run().await, 1, "there was no room for the last");
+    rig.permits.send(()).unwrap();
+    let [first, last] = later;
+    assert_eq!(first.await.unwrap().unwrap().timings.batch_rows, 3);
+    assert_eq!(elements(&last.await.unwrap().unwrap()), [8.0]);
+    assert!(running.await.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn each_level_has_its_own_places() {
+    let rig = Rig::new(double, two_levels(None));
+    let running = rig.submit_at(2, &[1.0]);
+    rig.next_run().await;
+    let waiting = [rig.submit_at(2, &[2.0]), rig.submit_at(2, &[3.0])];
+    rig.until_waiting(2).await;
+    let refused = rig.submit_at(2, &[4.0]).await.unwrap().unwrap_err();
+    assert_eq!(refused.to_string(), "the queue of priority 2 is full: 2 requests are waiting");
+    assert_eq!(refused.kind(), ErrorKind::Overloaded);
+    let urgent = rig.submit_at(1, &[5.0]);
+    rig.until_waiting(3).await;
+    let depths = rig.queue.levels().iter().map(|level| rig.queue.waiting_at(level));
+    assert_eq!(depths.collect::<Vec<_>>(), [1, 2]);
+    rig.permits.send(()).unwrap();
+    assert_eq!(rig.next_run().await, 3);
+    rig.permits.send(()).unwrap();
+    for answer in waiting.into_iter().chain([running, urgent]) {
+        assert!(answer.await.unwrap().is_ok());
+    }
+    rig.until_waiting(0).await;
+    assert!(rig.queue.levels().iter().all(|level| rig.queue.waiting_at(level) == 0));
+}
+
+/// The only instance computes all the while: nobody but the caller can notice.
+#[tokio::test]
+async fn a_request_waits_no_longer_than_its_level_allows() {
+    let rig = Rig::new(double, two_levels(Some(Duration::from_millis(1))));
+    let running = rig.submit_at(2, &[1.0]);
+    rig.next_run().await;
+    let patient = rig.submit_at(2, &[2.0]);
+    rig.until_waiting(1).await;
+    let error = rig.submit_at(1, &[3.0]).await.unwrap().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the request waited longer than the 1ms that requests of priority 1 may"
+    );
+    assert_eq!(error.kind(), ErrorKind::DeadlineExceeded);
+    rig.until_waiting(1).await;
+    rig.permits.send(()).unwrap();
+    assert_eq!(rig.next_run().await, 1, "what was refused is not run");
+    rig.permits.send(()).unwrap();
+    assert!(running.await.unwrap().is_ok() && patient.await.unwrap().is_ok());
+}
+
+/// The limit is on waiting: a run that has begun is not cut short.
+#[tokio::test]
+async fn a_run_may_take_longer_than_its_level_may_wait() {
+    let limit = Duration::from_millis(10);
+    let rig = Rig::new(double, two_levels(Some(limit)));
+    let mut submitted = Instant::now();
+    let mut running = rig.submit_at(1, &[1.0]);
+    while rig.started.try_recv().is_err() {
+        tokio::task::yield_now().await;
+        if running.is_finished() {
+            // On a busy machine the instance may come too late.
+            submitted = Instant::now();
+            running = rig.submit_at(1, &[1.0]);
+        }
+    }
+    while submitted.elapsed() < 2 * limit {
+        tokio::task::yield_now().await;
+    }
+    rig.permits.send(()).unwrap();
+    assert_eq!(elements(&running.await.unwrap().unwrap()), [2.0]);
 }
 
 #[tokio::test]

@@ -2,10 +2,11 @@
 
 use outhaul_monitor::{DurationCount, ModelStatistics as Counted};
 use outhaul_protocol::describe::{
-    BatchStatistics, DurationStatistic, ModelConfig, ModelStatistics, ServerMetadata,
+    BatchStatistics, DurationStatistic, EntryDetails, EntryState, ModelConfig, ModelStatistics,
+    RepositoryEntry, ServerMetadata,
 };
 use outhaul_protocol::oip;
-use outhaul_router::{ModelDescription, Router, RouterError};
+use outhaul_router::{ModelDescription, Router, RouterError, Standing, VersionStatus};
 use outhaul_types::{ModelName, ModelVersion, VersionChoice};
 
 /// What the server says of itself.
@@ -23,12 +24,60 @@ pub(crate) fn platform(model: &ModelDescription) -> String {
 /// Returns the versions that metadata names: all that are ready, or the one that was asked for.
 pub(crate) fn versions(
     router: &Router,
-    model: &str,
-    asked: VersionChoice,
+    model: &ModelDescription,
+    asked: &VersionChoice,
 ) -> Result<Vec<ModelVersion>, RouterError> {
     match asked {
-        VersionChoice::Latest => router.versions(model),
-        VersionChoice::Exact(version) => Ok(vec![version]),
+        VersionChoice::Latest => router.versions(model.name.as_str()),
+        VersionChoice::Exact(_) | VersionChoice::Label(_) => Ok(vec![model.version]),
+    }
+}
+
+/// The versions that an index lists.
+pub(crate) struct Index(Vec<(VersionStatus, String)>);
+
+impl Index {
+    /// Lists all versions, or those that would answer.
+    pub(crate) fn of(router: &Router, only_ready: bool) -> Self {
+        let wanted = |status: &VersionStatus| {
+            !only_ready || entry_state(status.standing) == EntryState::Ready
+        };
+        let listed = router.models().into_iter().filter(wanted);
+        let with_text = |status: VersionStatus| {
+            let version = status.version.to_string();
+            (status, version)
+        };
+        Index(listed.map(with_text).collect())
+    }
+
+    /// Returns what the contracts write.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = RepositoryEntry<'_>> {
+        self.0.iter().map(|(status, version)| RepositoryEntry {
+            name: status.name.as_str(),
+            version,
+            state: entry_state(status.standing),
+            reason: match status.standing {
+                Standing::Dormant if status.reason.is_empty() => "loaded on request",
+                _ => &status.reason,
+            },
+            details: EntryDetails {
+                standing: status.standing.as_str(),
+                engine: status.ready.as_ref().map(|model| model.engine),
+                memory_bytes: status.memory,
+                labels: &status.labels,
+                last_error: status.last_error.as_deref(),
+                source: status.source.as_deref(),
+            },
+        })
+    }
+}
+
+/// Says how a version stands for a client: one that is loaded on request answers, too.
+const fn entry_state(standing: Standing) -> EntryState {
+    match standing {
+        Standing::Ready | Standing::Dormant => EntryState::Ready,
+        Standing::Loading => EntryState::Loading,
+        Standing::Failed | Standing::Unloaded => EntryState::Unavailable,
     }
 }
 

@@ -21,9 +21,12 @@ mod tensor;
 pub use data_type::{DataType, Element, UnknownDataType};
 pub use error::{Classify, ErrorKind, error_chain};
 pub use manifest::{
-    BatchingSpec, EngineChoice, InstanceCount, InstancesSpec, LimitsSpec, ModelManifest,
+    BatchingSpec, EngineChoice, Fill, InstanceCount, InstancesSpec, LevelSpec, LimitsSpec,
+    LoadingSpec, ModelManifest, TensorDeclaration, VersionPolicy, WarmupInput, WarmupRequest,
 };
-pub use model::{InvalidModelName, InvalidVersion, ModelName, ModelVersion, VersionChoice};
+pub use model::{
+    InvalidModelName, InvalidVersion, Label, ModelName, ModelVersion, VersionChoice,
+};
 pub use request::{
     Classification, Deadline, InferRequest, InferResponse, NamedTensor, Parameter, Parameters,
     RequestContext, RequestedOutput, Timings, TraceParent,

@@ -1,7 +1,11 @@
 //! What a user may declare beside a model, after validation. `repository` reads it from `model.toml`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::{DataType, Label, ModelVersion, Name, Shape, ShapePattern};
 
 /// The declarations of one model. Every field has a default, so no file at all is a valid manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +18,109 @@ pub struct ModelManifest {
     pub instances: InstancesSpec,
     /// How much may wait, and how long.
     pub queue: LimitsSpec,
+    /// Which of the versions found are served.
+    pub versions: VersionPolicy,
+    /// Names that requests may use in place of a version's number. A labelled version is served
+    /// whatever the policy says.
+    pub labels: BTreeMap<Label, ModelVersion>,
+    /// When versions are loaded and let go.
+    pub loading: LoadingSpec,
+    /// Requests that a version answers before it gets traffic. Default: one generated request of one
+    /// row.
+    pub warmup: Option<Vec<WarmupRequest>>,
+    /// What is declared of inputs, by name. What is not declared is as the model's file says.
+    pub inputs: Vec<TensorDeclaration>,
+    /// What is declared of outputs, by name.
+    pub outputs: Vec<TensorDeclaration>,
+}
+
+/// Which of the versions found are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VersionPolicy {
+    /// The newest so many. Default: 1.
+    Latest(NonZeroUsize),
+    /// All of them.
+    All,
+    /// These and no other.
+    Specific(BTreeSet<ModelVersion>),
+}
+
+impl Default for VersionPolicy {
+    fn default() -> Self {
+        VersionPolicy::Latest(NonZeroUsize::MIN)
+    }
+}
+
+/// When a model's versions are loaded and let go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoadingSpec {
+    /// Whether the model is loaded at start and never evicted, whatever the memory budget. Default:
+    /// no.
+    pub pin: bool,
+    /// How long a version stays in memory at least, once it is loaded. Default: as the server says.
+    pub min_residency: Option<Duration>,
+    /// Whether a new version may break callers of the one in service: take away an output, ask for
+    /// a new input, change a type. Default: no, such a version is refused.
+    pub allow_breaking: bool,
+}
+
+/// A request that a version answers before it gets traffic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WarmupRequest {
+    /// What logs call it.
+    pub name: String,
+    /// The rows of generated inputs. Default: 1.
+    pub rows: NonZeroUsize,
+    /// How often it is run. Default: 1.
+    pub count: NonZeroUsize,
+    /// Inputs that are declared; the others are generated: zeros, with 1 for sizes that may vary.
+    pub inputs: Vec<WarmupInput>,
+}
+
+impl Default for WarmupRequest {
+    fn default() -> Self {
+        let one = NonZeroUsize::MIN;
+        WarmupRequest { name: "generated".to_owned(), rows: one, count: one, inputs: Vec::new() }
+    }
+}
+
+/// One input of a warm-up request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WarmupInput {
+    /// The input's name.
+    pub name: Name,
+    /// The whole shape, rows included; as generated where not declared.
+    pub shape: Option<Shape>,
+    /// What it holds.
+    pub fill: Fill,
+}
+
+/// What a warm-up input holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Fill {
+    /// Zeros, or empty strings.
+    #[default]
+    Zeros,
+    /// Numbers from a fixed seed: 0 to 1 for floats, small whole numbers else.
+    Random,
+    /// The elements as they lie in memory, little-endian, read from this file; strings each with
+    /// four bytes of length before it.
+    File(PathBuf),
+}
+
+/// What is declared of one input or output: the tensor as callers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorDeclaration {
+    /// Its name in the model's file.
+    pub name: Name,
+    /// Its element type, which must be the file's.
+    pub data_type: Option<DataType>,
+    /// The shape that callers send or get, rows included. It must fit the file's, or the model's
+    /// declared `reshape`.
+    pub shape: Option<ShapePattern>,
+    /// The shape that the model is given, or gives, where it differs from `shape`: the same elements
+    /// in the same order. At most one size is open where `shape` has open ones.
+    pub reshape: Option<ShapePattern>,
 }
 
 /// The library that runs a model.
@@ -88,6 +195,22 @@ pub struct LimitsSpec {
     /// The longest that a request may take from arrival to answer. Default: 60 s. Callers can only
     /// shorten it.
     pub timeout: Duration,
+    /// Levels of priority; 1 is the most urgent, and a level's requests run before those of all
+    /// levels below. Empty means that all requests are equal.
+    pub levels: Vec<LevelSpec>,
+    /// The level of requests that name none, counted from 1. Meaningless without levels.
+    pub default_level: NonZeroUsize,
+}
+
+/// One level of priority. What is not set is as for the whole queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LevelSpec {
+    /// Requests of this level that may wait.
+    pub capacity: Option<NonZeroUsize>,
+    /// The longest that a request of this level may wait before it runs.
+    pub timeout: Option<Duration>,
+    /// Whether a request's own `timeout` holds where it is shorter. Default (`None`): yes.
+    pub allow_override: Option<bool>,
 }
 
 impl Default for LimitsSpec {
@@ -95,6 +218,8 @@ impl Default for LimitsSpec {
         LimitsSpec {
             capacity: NonZeroUsize::new(1024).expect("1024 is not zero"),
             timeout: Duration::from_secs(60),
+            levels: Vec::new(),
+            default_level: NonZeroUsize::MIN,
         }
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::Name;
+
 /// The name of a model: 1 to 128 characters of letters, digits, `-`, `_` and `.`, not starting with
 /// a dot. It is safe as a folder name, a URL segment and a metric label. Cloning is cheap.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,21 +66,60 @@ impl fmt::Display for ModelVersion {
     }
 }
 
+/// The name of a version that moves, such as `stable` or `canary`: 1 to 64 letters, digits, `-`, `_` or
+/// `.`, beginning with a letter. Short ones need no allocation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Label(Name);
+
+impl Label {
+    /// Checks and keeps a label.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the label breaks the rule above.
+    pub fn new(text: &str) -> Result<Self, InvalidVersion> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let valid = text.starts_with(|c: char| c.is_ascii_alphabetic())
+            && text.len() <= 64
+            && text.chars().all(allowed);
+        if valid { Ok(Label(text.into())) } else { Err(InvalidVersion::of(text)) }
+    }
+
+    /// Returns the label as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for Label {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// The version that a request asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum VersionChoice {
     /// The newest version that is ready.
     #[default]
     Latest,
     /// Exactly this one.
     Exact(ModelVersion),
+    /// The one that carries this label.
+    Label(Label),
 }
 
 impl FromStr for VersionChoice {
     type Err = InvalidVersion;
 
     /// Reads what clients put into a path or message: a number, where an empty text and `0` mean
-    /// the latest (ovmsclient always asks for `0`).
+    /// the latest (ovmsclient always asks for `0`), or a label.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         match text {
@@ -86,17 +127,23 @@ impl FromStr for VersionChoice {
             _ if digits => match text.parse() {
                 Ok(0) => Ok(VersionChoice::Latest),
                 Ok(number) => Ok(VersionChoice::Exact(ModelVersion(number))),
-                Err(_) => Err(InvalidVersion(text.chars().take(32).collect())),
+                Err(_) => Err(InvalidVersion::of(text)),
             },
-            _ => Err(InvalidVersion(text.chars().take(32).collect())),
+            _ => Label::new(text).map(VersionChoice::Label),
         }
     }
 }
 
-/// A text that is not a version number.
+/// A text that is neither a version number nor a label.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a model version: expected a whole number")]
+#[error("'{0}' is not a model version: expected a whole number or a label")]
 pub struct InvalidVersion(String);
+
+impl InvalidVersion {
+    fn of(text: &str) -> Self {
+        InvalidVersion(text.chars().take(32).collect())
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -117,8 +164,10 @@ mod tests {
         assert_eq!("".parse(), Ok(VersionChoice::Latest));
         assert_eq!("0".parse(), Ok(VersionChoice::Latest));
         assert_eq!("3".parse(), Ok(VersionChoice::Exact(ModelVersion(3))));
-        for text in ["-1", "+1", "one", "1.0", "99999999999999999999999"] {
+        for text in ["-1", "+1", "1.0", "1a", ".", "_x", "a/b", "99999999999999999999999"] {
             assert!(text.parse::<VersionChoice>().is_err(), "{text}");
         }
+        let stable = Label::new("stable").unwrap();
+        assert_eq!("stable".parse(), Ok(VersionChoice::Label(stable)));
     }
 }

@@ -85,6 +85,16 @@ pub enum Dimension {
     Any,
 }
 
+impl Dimension {
+    /// Returns the size where it is fixed.
+    pub fn size(&self) -> Option<usize> {
+        match self {
+            Dimension::Fixed(size) => Some(*size),
+            Dimension::Named(_) | Dimension::Any => None,
+        }
+    }
+}
+
 impl fmt::Display for Dimension {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -116,12 +126,45 @@ impl ShapePattern {
             ShapePattern::AnyRank => true,
             ShapePattern::Ranked(pattern) => {
                 pattern.len() == shape.len()
-                    && pattern.iter().zip(shape.iter()).all(|(dimension, &size)| match dimension {
-                        Dimension::Fixed(fixed) => *fixed == size,
-                        Dimension::Named(_) | Dimension::Any => true,
+                    && pattern
+                        .iter()
+                        .zip(shape.iter())
+                        .all(|(dimension, &size)| dimension.size().is_none_or(|own| own == size))
+            }
+        }
+    }
+
+    /// Returns whether every shape that fits `other` fits this pattern too.
+    pub fn covers(&self, other: &ShapePattern) -> bool {
+        match (self, other) {
+            (ShapePattern::AnyRank, _) => true,
+            (ShapePattern::Ranked(_), ShapePattern::AnyRank) => false,
+            (ShapePattern::Ranked(own), ShapePattern::Ranked(others)) => {
+                own.len() == others.len()
+                    && own.iter().zip(others).all(|(own, other)| match (own.size(), other.size()) {
+                        (None, _) => true,
+                        (Some(own), other) => other == Some(own),
                     })
             }
         }
+    }
+
+    /// Returns the pattern of the shapes that fit both patterns, or `None` where no shape does. A
+    /// size that both leave open keeps this pattern's name.
+    pub fn meet(&self, other: &ShapePattern) -> Option<ShapePattern> {
+        let (own, others) = match (self, other) {
+            (ShapePattern::AnyRank, pattern) | (pattern, ShapePattern::AnyRank) => {
+                return Some(pattern.clone());
+            }
+            (ShapePattern::Ranked(own), ShapePattern::Ranked(others)) => (own, others),
+        };
+        let both = own.iter().zip(others).map(|(own, other)| match (own.size(), other.size()) {
+            (Some(own), Some(other)) => (own == other).then_some(Dimension::Fixed(own)),
+            (Some(size), None) | (None, Some(size)) => Some(Dimension::Fixed(size)),
+            (None, None) => Some(if *own == Dimension::Any { other.clone() } else { own.clone() }),
+        });
+        let both = both.collect::<Option<SmallVec<_>>>().map(ShapePattern::Ranked);
+        both.filter(|_| own.len() == others.len())
     }
 
     /// Returns the pattern as the protocol writes it: `-1` where the size may vary. A pattern
@@ -183,5 +226,37 @@ mod tests {
         assert!(!pattern.accepts(&Shape::from([4])));
         assert_eq!(pattern.to_string(), "[batch,4]");
         assert_eq!(pattern.protocol_dimensions(), [-1, 4]);
+    }
+
+    #[test]
+    fn patterns_are_compared() {
+        struct Case {
+            left: ShapePattern,
+            right: ShapePattern,
+            covers: bool,
+            meet: Option<&'static str>,
+        }
+        let (any, four, five) = (Dimension::Any, Dimension::Fixed(4), Dimension::Fixed(5));
+        let batch = Dimension::Named("batch".into());
+        let ranked = |dimensions: &[&Dimension]| {
+            ShapePattern::ranked(dimensions.iter().map(|&dimension| dimension.clone()))
+        };
+        let case = |left, right, covers, meet| Case { left, right, covers, meet };
+        let cases = [
+            case(ShapePattern::AnyRank, ranked(&[&four]), true, Some("[4]")),
+            case(ranked(&[&four]), ShapePattern::AnyRank, false, Some("[4]")),
+            case(ranked(&[&any, &four]), ranked(&[&five, &four]), true, Some("[5,4]")),
+            case(ranked(&[&five, &four]), ranked(&[&any, &four]), false, Some("[5,4]")),
+            case(ranked(&[&any, &four]), ranked(&[&five, &any]), false, Some("[5,4]")),
+            case(ranked(&[&any, &four]), ranked(&[&batch, &four]), true, Some("[batch,4]")),
+            case(ranked(&[&four]), ranked(&[&five]), false, None),
+            case(ranked(&[&four]), ranked(&[&four, &four]), false, None),
+            case(ranked(&[]), ranked(&[]), true, Some("[]")),
+        ];
+        for Case { left, right, covers, meet } in cases {
+            assert_eq!(left.covers(&right), covers, "{left} covers {right}");
+            let both = left.meet(&right).map(|both| both.to_string());
+            assert_eq!(both.as_deref(), meet, "{left} and {right}");
+        }
     }
 }

@@ -170,6 +170,54 @@ impl ModelSignature {
     }
 }
 
+impl ModelSignature {
+    /// Returns everything in `newer` that could break a caller of this signature, one clause each:
+    /// what its requests may hold no longer fits, or what its answers held is gone or of another
+    /// kind. A wider input, a further output and a further optional input break nobody; nor does an
+    /// output whose shapes are fewer than they were.
+    pub fn breaks(&self, newer: &ModelSignature) -> Vec<String> {
+        let mut clauses = Vec::new();
+        for old in &self.inputs {
+            let name = &old.name;
+            let Some(new) = newer.inputs.iter().find(|new| new.name == *name) else {
+                clauses.push(format!("input '{name}' is gone"));
+                continue;
+            };
+            if new.data_type != old.data_type {
+                let (new, old) = (new.data_type, old.data_type);
+                clauses.push(format!("input '{name}' is now {new}, was {old}"));
+            }
+            if !new.shape.covers(&old.shape) {
+                let (new, old) = (&new.shape, &old.shape);
+                clauses.push(format!("input '{name}' takes {new}, took {old}"));
+            }
+            if old.optional && !new.optional {
+                clauses.push(format!("input '{name}' is no longer optional"));
+            }
+        }
+        let added = newer.inputs.iter().filter(|new| self.input_index(&new.name).is_none());
+        for new in added.filter(|new| !new.optional) {
+            clauses.push(format!("input '{}' is new and not optional", new.name));
+        }
+        for old in &self.outputs {
+            let name = &old.name;
+            let Some(new) = newer.outputs.iter().find(|new| new.name == *name) else {
+                clauses.push(format!("output '{name}' is gone"));
+                continue;
+            };
+            if new.data_type != old.data_type {
+                let (new, old) = (new.data_type, old.data_type);
+                clauses.push(format!("output '{name}' is now {new}, was {old}"));
+            }
+            if !old.shape.covers(&new.shape) {
+                let (new, old) = (&new.shape, &old.shape);
+                clauses.push(format!("output '{name}' has shape {new}, had {old}"));
+            }
+        }
+        clauses
+    }
+}
+
 fn names(specs: &[TensorSpec]) -> String {
     let quoted: Vec<String> = specs.iter().map(|spec| format!("'{}'", spec.name)).collect();
     if quoted.is_empty() { "none".to_owned() } else { quoted.join(", ") }
@@ -253,5 +301,102 @@ mod tests {
             "unknown output 'product'; the model gives 'sum', 'difference'"
         );
         assert!(select(&["sum", "sum"]).is_err());
+    }
+
+    #[test]
+    fn what_breaks_callers_is_told() {
+        struct Case {
+            name: &'static str,
+            change: fn(&mut ModelSignature),
+            breaks: &'static [&'static str],
+        }
+        let fixed =
+            |sizes: &[usize]| ShapePattern::ranked(sizes.iter().copied().map(Dimension::Fixed));
+        let case = |name, change, breaks| Case { name, change, breaks };
+        fn open(columns: usize) -> ShapePattern {
+            ShapePattern::ranked([Dimension::Any, Dimension::Fixed(columns)])
+        }
+        fn new(name: &str, optional: bool) -> TensorSpec {
+            let (name, data_type) = (name.into(), DataType::Fp32);
+            TensorSpec { name, data_type, shape: ShapePattern::AnyRank, optional }
+        }
+        let cases = [
+            case("the same", |_| {}, &[]),
+            case("another order", |new| new.outputs.reverse(), &[]),
+            case("an output less", |new| drop(new.outputs.remove(0)), &["output 'sum' is gone"]),
+            case("an input less", |new| drop(new.inputs.remove(0)), &["input 'left' is gone"]),
+            case(
+                "other types",
+                |new| {
+                    new.inputs[0].data_type = DataType::Int64;
+                    new.outputs[1].data_type = DataType::Fp16;
+                },
+                &[
+                    "input 'left' is now INT64, was FP32",
+                    "output 'difference' is now FP16, was FP32",
+                ],
+            ),
+            case(
+                "another width",
+                |new| {
+                    new.inputs[0].shape = open(3);
+                    new.outputs[0].shape = open(3);
+                },
+                &[
+                    "input 'left' takes [-1,3], took [-1,2]",
+                    "output 'sum' has shape [-1,3], had [-1,2]",
+                ],
+            ),
+            case(
+                "a narrower input, a wider output",
+                |new| {
+                    new.inputs[0].shape =
+                        ShapePattern::ranked([Dimension::Fixed(1), Dimension::Fixed(2)]);
+                    new.outputs[0].shape = ShapePattern::AnyRank;
+                },
+                &[
+                    "input 'left' takes [1,2], took [-1,2]",
+                    "output 'sum' has shape [...], had [-1,2]",
+                ],
+            ),
+            case(
+                "a wider input, a narrower output, a named size",
+                |new| {
+                    new.inputs[0].shape = ShapePattern::AnyRank;
+                    new.inputs[1].shape =
+                        ShapePattern::ranked([Dimension::Named("n".into()), Dimension::Fixed(2)]);
+                    new.outputs[0].shape =
+                        ShapePattern::ranked([Dimension::Fixed(1), Dimension::Fixed(2)]);
+                },
+                &[],
+            ),
+            case(
+                "a further input that is needed",
+                |signature| signature.inputs.push(new("scale", false)),
+                &["input 'scale' is new and not optional"],
+            ),
+            case(
+                "further tensors that may be ignored",
+                |signature| {
+                    signature.inputs.insert(0, new("scale", true));
+                    signature.outputs.insert(0, new("product", false));
+                },
+                &[],
+            ),
+            case(
+                "a default less",
+                |new| new.inputs[1].optional = false,
+                &["input 'right' is no longer optional"],
+            ),
+            case("a default more", |new| new.inputs[0].optional = true, &[]),
+        ];
+        for Case { name, change, breaks } in cases {
+            let mut newer = signature();
+            change(&mut newer);
+            assert_eq!(signature().breaks(&newer), breaks, "{name}");
+        }
+        let mut pinned = signature();
+        pinned.inputs[0].shape = fixed(&[1, 2]);
+        assert!(pinned.breaks(&signature()).is_empty(), "any number of rows is more than one");
     }
 }

@@ -203,6 +203,17 @@ impl Tensor {
         }
     }
 
+    /// Returns the same elements, in the same order, under another shape. Nothing is copied.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the shape calls for another number of elements.
+    pub fn reshaped(self, shape: impl Into<Shape>) -> Result<Tensor, TensorError> {
+        let shape = shape.into();
+        check_count(&shape, self.len())?;
+        Ok(Tensor { shape, ..self })
+    }
+
     /// Returns some rows (indices of the outermost dimension), sharing the elements.
     ///
     /// # Panics
@@ -407,6 +418,18 @@ mod tests {
         assert_eq!(both.slice_rows(1..3), right);
         let other = Tensor::from_vec([1, 3], vec![0_i64; 3]).unwrap();
         assert!(Tensor::concatenate_rows(&[&left, &other]).is_err());
+    }
+
+    #[test]
+    fn a_tensor_takes_another_shape_of_the_same_elements() {
+        let tensor = Tensor::from_vec([2, 3], vec![0_i32, 1, 2, 3, 4, 5]).unwrap();
+        let flat = tensor.clone().reshaped([6]).unwrap();
+        assert_eq!(flat.as_bytes().unwrap().as_ptr(), tensor.as_bytes().unwrap().as_ptr());
+        assert_eq!(flat.slice_rows(4..6).as_slice::<i32>(), Some(&[4, 5][..]));
+        assert_eq!(
+            tensor.reshaped([4]).unwrap_err().to_string(),
+            "shape [4] needs 4 elements, got 6"
+        );
     }
 
     #[test]

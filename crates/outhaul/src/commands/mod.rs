@@ -8,7 +8,9 @@ mod bench;
 mod config;
 mod demo;
 mod doctor;
+mod import;
 mod inspect;
+mod models;
 mod one_model;
 mod predict;
 mod serve;
@@ -35,6 +37,7 @@ use serde::Serialize;
   outhaul serve models                 serve every model in a folder
   outhaul predict models/iris --json '{\"X\":[[5.1,3.5,1.4,0.2]]}'
   outhaul inspect models/iris          what a model takes, gives and needs
+  outhaul models list                  what a running server has, and how it stands
 
 Every command has its own --help."
 )]
@@ -48,6 +51,8 @@ enum Command {
     Serve(serve::Serve),
     Predict(predict::Predict),
     Inspect(inspect::Inspect),
+    Import(import::Import),
+    Models(models::Models),
     Bench(bench::Bench),
     Doctor(doctor::Doctor),
     Demo(demo::Demo),
@@ -115,6 +120,8 @@ impl Command {
             Command::Serve(serve) => serve.run(out),
             Command::Predict(predict) => predict.run(&mut io::stdin().lock(), out),
             Command::Inspect(inspect) => inspect.run(out),
+            Command::Models(models) => models.run(out),
+            Command::Import(import) => import.run(out),
             Command::Bench(bench) => bench.run(out),
             Command::Doctor(doctor) => doctor.run(out),
             Command::Demo(demo) => demo.run(out),

@@ -84,10 +84,10 @@ impl OneModel {
     /// be broken.
     pub(super) fn open_options(&self, version: ModelVersion) -> OpenOptions {
         OpenOptions {
-            paths: vec![self.path.clone()],
             onnxruntime: self.engines.onnxruntime.clone(),
             engine: self.engines.engine,
             version: Some(version),
+            ..OpenOptions::path(&self.path)
         }
     }
 }

@@ -50,17 +50,15 @@ impl Predict {
         let (folder, artefact) = self.model.find()?;
         let Opened { router, problems } =
             outhaul::open(&self.model.open_options(artefact.version))?;
-        let version = VersionChoice::Exact(artefact.version);
-        let description = match router.describe(folder.name.as_str(), version) {
-            Ok(description) => description,
-            // What kept the model from loading says more than that it is not loaded.
-            Err(_) if !problems.is_empty() => return Err(super::Problems(problems).into()),
-            Err(error) => return Err(error.into()),
+        let mut versions = router.models().into_iter().filter(|status| status.name == folder.name);
+        // What kept the model from loading says more than that it is not loaded.
+        let Some(description) = versions.find_map(|status| status.ready) else {
+            return Err(super::Problems(problems).into());
         };
         let request = InferRequest {
             id: None,
             model: folder.name.as_str().into(),
-            version,
+            version: VersionChoice::Exact(artefact.version),
             inputs: values::tensors(&input, &description.signature)?.into(),
             outputs: Vec::new(),
             parameters: Parameters::new(),

@@ -11,12 +11,15 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use outhaul::types::error_chain;
-use outhaul::{Engines, ModelDescription, OpenOptions, Problem, Router};
+use outhaul::{
+    Engines, Keeping, ModelDescription, OpenOptions, Place, Problem, RepositoryConfig, Router,
+    VersionStatus,
+};
 use outhaul_monitor::logging::{self, LogConfig};
 use outhaul_monitor::trace::TraceConfig;
 use outhaul_monitor::{Monitor, Tracer};
 use outhaul_protocol::DecodeLimits;
-use outhaul_router::BatchMode;
+use outhaul_router::{BatchMode, Standing};
 use outhaul_server::grpc::GrpcConfig;
 use outhaul_server::http::HttpConfig;
 use outhaul_server::{App, AppConfig};
@@ -26,12 +29,15 @@ use tokio::task::JoinSet;
 
 use super::Problems;
 use super::server_flags::ServerFlags;
-use crate::config::{Config, Listen, Sourced};
+use crate::config::{Config, Listen, Sourced, StateChoice};
 
 /// Serves models over HTTP and gRPC until Ctrl-C or SIGTERM.
 ///
-/// PATH is a folder of models (NAME/VERSION/model.onnx or NAME/model.onnx), one model's folder, or
-/// an .onnx file. All versions found are served. A model that cannot be served stops no other.
+/// PATH is a folder of models (NAME/VERSION/model.onnx or NAME/model.onnx), one model's folder, an
+/// .onnx file, a Triton, MLflow or TensorFlow Serving folder, or the URL of such a folder in an object
+/// store. The newest version of each model is served, unless its model.toml says otherwise; what is
+/// added or changed is loaded beside the old and takes over when it is ready. A model that cannot be
+/// served stops no other.
 ///
 /// Only this machine can reach the server, unless an address says otherwise. On Ctrl-C or SIGTERM
 /// requests in flight are finished; a second Ctrl-C ends them.
@@ -41,6 +47,9 @@ use crate::config::{Config, Listen, Sourced};
   outhaul serve models more/reviews extra.onnx     several places
   outhaul serve models --http 0.0.0.0:8080         for other machines too
   outhaul serve models --grpc off --log-format json
+  outhaul serve s3://bucket/models                 a bucket, credentials from the environment
+  outhaul serve models --memory-budget 4GiB        hundreds of models, loaded on request
+  outhaul serve models --mode explicit --load-model iris
 
 Every flag can also be set in outhaul.toml; see outhaul config show --origin.")]
 pub(super) struct Serve {
@@ -153,20 +162,17 @@ impl Running {
         if let Some(tracer) = &tracer {
             monitor.set_tracer(Arc::clone(tracer));
         }
-        let options = OpenOptions {
-            paths: config.models.value.clone(),
-            onnxruntime: config.onnxruntime.value.clone(),
-            engine: config.engine.value,
-            version: None,
-        };
-        let (router, loading) = outhaul::prepare(&options, engines, monitor);
+        let options = open_options(config);
+        // The state store is opened here, which waits for a disk or a database.
+        let router = tokio::task::block_in_place(|| outhaul::prepare(&options, engines, monitor))?;
         let (send, receive) = oneshot::channel();
-        // Not on the runtime: loading takes all cores for seconds, and must not hold up the end of
-        // the process.
+        let loading = Arc::clone(&router);
+        // Not on the runtime: it waits as long as loading takes, and must not hold up the end of the
+        // process.
         std::thread::Builder::new()
-            .name("loading".to_owned())
+            .name("until-loaded".to_owned())
             // Nobody waits any more where the server was told to stop meanwhile.
-            .spawn(move || drop(send.send(loading.run())))
+            .spawn(move || drop(send.send(outhaul::loaded(&loading))))
             .context("cannot start a thread")?;
         let app = App::new(Arc::clone(&router), app_config(config));
         let mut running = Running {
@@ -228,7 +234,12 @@ impl Running {
             self.problems = loading.await.map_err(|_| anyhow!("loading the models failed"))?;
             self.loading = None;
         }
-        match self.router.models().iter().any(|version| version.ready.is_some()) {
+        let models = self.router.models();
+        // What is loaded on request, or when somebody asks for it, is enough to serve.
+        let waits = |version: &VersionStatus| {
+            matches!(version.standing, Standing::Dormant | Standing::Unloaded)
+        };
+        match models.iter().any(|version| version.ready.is_some() || waits(version)) {
             true => Ok(()),
             false => Err(Problems(std::mem::take(&mut self.problems)).into()),
         }
@@ -303,6 +314,31 @@ impl Running {
         }
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+fn open_options(config: &Config) -> OpenOptions {
+    let keeping = match (&config.state.value, outhaul::state_file()) {
+        (StateChoice::Url(url), _) => Keeping::Url(url.clone()),
+        (StateChoice::Default, Some(file)) => Keeping::File(file),
+        (StateChoice::Off, _) | (StateChoice::Default, None) => Keeping::Nothing,
+    };
+    OpenOptions {
+        places: config.models.value.iter().cloned().map(Place::from).collect(),
+        onnxruntime: config.onnxruntime.value.clone(),
+        engine: config.engine.value,
+        version: None,
+        repository: RepositoryConfig {
+            mode: config.mode.value,
+            poll_interval: config.poll_interval.value,
+            memory_budget: config.memory_budget.value,
+            min_residency: config.min_residency.value,
+            settle: config.settle.value,
+            load_at_start: config.load_models.value.clone(),
+            ..RepositoryConfig::default()
+        },
+        keeping,
+        cache: config.cache_dir.value.clone(),
     }
 }
 

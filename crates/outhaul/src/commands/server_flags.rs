@@ -12,8 +12,8 @@ use crate::config::{CONFIG_VARIABLE, Config, Sources, read_file};
 /// Each flag wins over its variable, which wins over its key in `outhaul.toml`.
 #[derive(Debug, Default, Args)]
 pub(super) struct ServerFlags {
-    /// Folders of models, models' folders, and .onnx files [default: models] [variable:
-    /// OUTHAUL_MODELS]
+    /// Folders of models, models' folders, .onnx files, and URLs such as s3://bucket/models [default:
+    /// models] [variable: OUTHAUL_MODELS]
     #[arg(value_name = "PATH")]
     paths: Vec<String>,
 
@@ -39,6 +39,45 @@ pub(super) struct ServerFlags {
     /// OUTHAUL_ONNXRUNTIME]
     #[arg(long, value_name = "PATH")]
     onnxruntime: Option<String>,
+
+    /// How changes of the models are found out: watch (events and polling), poll, explicit (only what
+    /// is asked for is loaded) or once [default: watch] [variable: OUTHAUL_MODE]
+    #[arg(long, value_name = "MODE")]
+    mode: Option<String>,
+
+    /// A model that explicit mode loads at the start; may be given several times [variable:
+    /// OUTHAUL_LOAD_MODELS]
+    #[arg(long, value_name = "NAME")]
+    load_model: Vec<String>,
+
+    /// How often models are looked for [default: 30s] [variable: OUTHAUL_POLL_INTERVAL]
+    #[arg(long, value_name = "TIME")]
+    poll_interval: Option<String>,
+
+    /// How long a version's files must have been left alone before it is loaded [default: 1s]
+    /// [variable: OUTHAUL_SETTLE]
+    #[arg(long, value_name = "TIME")]
+    settle: Option<String>,
+
+    /// The memory that models may take; with it they are loaded on request, and those used longest
+    /// ago go [default: no limit, everything is loaded] [variable: OUTHAUL_MEMORY_BUDGET]
+    #[arg(long, value_name = "SIZE")]
+    memory_budget: Option<String>,
+
+    /// How long a model stays in memory at least before it makes room for others [default: 100ms]
+    /// [variable: OUTHAUL_MIN_RESIDENCY]
+    #[arg(long, value_name = "TIME")]
+    min_residency: Option<String>,
+
+    /// Where files from object stores are kept [default: the user's cache folder] [variable:
+    /// OUTHAUL_CACHE_DIR]
+    #[arg(long, value_name = "FOLDER")]
+    cache_dir: Option<String>,
+
+    /// Where it is kept what was asked for: sqlite:FILE, postgres://..., or off [default: a file in
+    /// the user's data folder] [variable: OUTHAUL_STATE]
+    #[arg(long, value_name = "URL")]
+    state: Option<String>,
 
     /// The largest request, also after decompression [default: 64MiB] [variable:
     /// OUTHAUL_MAX_BODY_BYTES]
@@ -130,6 +169,13 @@ impl ServerFlags {
             ("listen.grpc", &self.grpc),
             ("engine", &self.engine),
             ("onnxruntime", &self.onnxruntime),
+            ("repository.mode", &self.mode),
+            ("repository.poll_interval", &self.poll_interval),
+            ("repository.settle", &self.settle),
+            ("repository.memory_budget", &self.memory_budget),
+            ("repository.min_residency", &self.min_residency),
+            ("repository.cache_dir", &self.cache_dir),
+            ("state", &self.state),
             ("limits.max_body_bytes", &self.max_body_bytes),
             ("limits.max_head_bytes", &self.max_head_bytes),
             ("limits.max_tensor_bytes", &self.max_tensor_bytes),
@@ -148,6 +194,9 @@ impl ServerFlags {
             .into_iter()
             .filter_map(|(key, value)| Some((key, vec![value.clone()?])))
             .collect();
+        if !self.load_model.is_empty() {
+            given.insert("repository.load", self.load_model.clone());
+        }
         if !self.paths.is_empty() {
             given.insert("models", self.paths.clone());
         }

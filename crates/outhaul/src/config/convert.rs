@@ -1,14 +1,15 @@
 //! From a written value to a setting: one rule each, and what to do where it is broken.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use outhaul_monitor::logging::LogFormat;
-use outhaul_repository::{Rule, Value, nearest};
-use outhaul_types::EngineChoice;
+use outhaul_repository::{Mode, Rule, Value, nearest};
+use outhaul_types::{EngineChoice, ModelName};
 
-use super::Listen;
+use super::{Listen, StateChoice, mode_name};
 
 pub(super) fn paths(value: &Value) -> Result<Vec<PathBuf>, Rule> {
     let rule = || Rule::new("must be one path or several", "write models = [\"models\"]");
@@ -38,6 +39,68 @@ pub(super) fn engine(value: &Value) -> Result<EngineChoice, Rule> {
         other => Err(Rule::new(
             "must be auto, onnxruntime or embedded",
             did_you_mean(other, &names, "leave it out for auto"),
+        )),
+    }
+}
+
+pub(super) fn mode(value: &Value) -> Result<Mode, Rule> {
+    let modes = [Mode::Watch, Mode::Poll, Mode::Explicit, Mode::Once];
+    let text = value.text();
+    modes.into_iter().find(|mode| text == Some(mode_name(*mode))).ok_or_else(|| {
+        let names = modes.map(mode_name);
+        let remedy = did_you_mean(text, &names, "leave it out for watch");
+        Rule::new("must be watch, poll, explicit or once", remedy)
+    })
+}
+
+/// Names of models; several in one text are parted by commas.
+pub(super) fn models(value: &Value) -> Result<BTreeSet<ModelName>, Rule> {
+    let rule = || Rule::new("must be names of models", "write load = [\"iris\"]");
+    let texts: Vec<&str> = match value {
+        Value::List(values) => {
+            values.iter().map(|value| value.text().ok_or_else(rule)).collect::<Result<_, _>>()?
+        }
+        value => vec![value.text().ok_or_else(rule)?],
+    };
+    let names = texts.into_iter().flat_map(|text| text.split(',')).map(str::trim);
+    names.map(|name| ModelName::new(name).map_err(|_| rule())).collect()
+}
+
+pub(super) fn interval(value: &Value) -> Result<Duration, Rule> {
+    let allowed = Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
+    value.duration().filter(|interval| allowed.contains(interval)).ok_or_else(|| {
+        Rule::new("must be a duration from 100ms to 24h", "write a number with a unit, as in 30s")
+    })
+}
+
+pub(super) fn residency(value: &Value) -> Result<Duration, Rule> {
+    let longest = Duration::from_secs(24 * 60 * 60);
+    value.duration().filter(|least| *least <= longest).ok_or_else(|| {
+        Rule::new("must be a duration of at most 24h", "write a number with a unit, as in 10s")
+    })
+}
+
+/// The memory that models may take.
+pub(super) fn budget(value: &Value) -> Result<Option<u64>, Rule> {
+    size(value).filter(|bytes| *bytes >= 1 << 20).map(|bytes| Some(bytes as u64)).ok_or_else(|| {
+        Rule::new("must be a size of at least 1MiB", "write a number of bytes or one as 4GiB")
+    })
+}
+
+pub(super) fn folder(value: &Value) -> Result<Option<PathBuf>, Rule> {
+    match value.text() {
+        Some(text) if !text.is_empty() => Ok(Some(PathBuf::from(text))),
+        _ => Err(Rule::new("must be a folder", "leave it out for the user's cache folder")),
+    }
+}
+
+pub(super) fn state(value: &Value) -> Result<StateChoice, Rule> {
+    match value.text() {
+        Some("off") => Ok(StateChoice::Off),
+        Some(text) if !text.is_empty() => Ok(StateChoice::Url(text.to_owned())),
+        _ => Err(Rule::new(
+            "must be the URL of a store",
+            "write sqlite:state.db, postgres://user@host/database, or off",
         )),
     }
 }

@@ -10,18 +10,19 @@ mod convert;
 mod settings;
 mod sources;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use outhaul_monitor::logging::LogFormat;
-use outhaul_repository::Problem;
-use outhaul_types::EngineChoice;
+use outhaul_repository::{Mode, Problem};
+use outhaul_types::{EngineChoice, ModelName};
 use serde_json::{Value as Json, json};
 #[cfg(test)]
 pub(crate) use settings::ALL as SETTINGS;
-pub(crate) use settings::CONFIG_VARIABLE;
+pub(crate) use settings::{CONFIG_VARIABLE, OTHER_VARIABLES};
 pub(crate) use sources::{Sources, read_file};
 
 /// The name of the file that is read from the working folder where no other is named.
@@ -93,6 +94,22 @@ pub(crate) struct Config {
     pub(crate) engine: Sourced<EngineChoice>,
     /// The library of ONNX Runtime. Default: searched for.
     pub(crate) onnxruntime: Sourced<Option<PathBuf>>,
+    /// How changes of the models are found out. Default: watch.
+    pub(crate) mode: Sourced<Mode>,
+    /// Models that explicit mode loads at the start. Default: those that were asked for before.
+    pub(crate) load_models: Sourced<BTreeSet<ModelName>>,
+    /// How often models are looked for without any sign of a change. Default: 30 s.
+    pub(crate) poll_interval: Sourced<Duration>,
+    /// How long files must have been left alone before they count as whole. Default: 1 s.
+    pub(crate) settle: Sourced<Duration>,
+    /// Bytes that models may take in memory; set, they are loaded on request. Default: no limit.
+    pub(crate) memory_budget: Sourced<Option<u64>>,
+    /// How long a version stays in memory at least before it is evicted. Default: 100 ms.
+    pub(crate) min_residency: Sourced<Duration>,
+    /// Where files from object stores are kept. Default: the user's cache folder.
+    pub(crate) cache_dir: Sourced<Option<PathBuf>>,
+    /// Where it is kept what was asked for. Default: a SQLite file in the user's data folder.
+    pub(crate) state: Sourced<StateChoice>,
     /// Where HTTP is served. Default: `127.0.0.1:8080`.
     pub(crate) http: Sourced<Listen>,
     /// Where gRPC is served. Default: `127.0.0.1:8081`.
@@ -140,6 +157,18 @@ impl Config {
             models: sources.take(&of::MODELS, vec![PathBuf::from("models")], convert::paths),
             engine: sources.take(&of::ENGINE, EngineChoice::Auto, convert::engine),
             onnxruntime: sources.take(&of::ONNXRUNTIME, None, convert::path),
+            mode: sources.take(&of::MODE, Mode::Watch, convert::mode),
+            load_models: sources.take(&of::LOAD_MODELS, BTreeSet::new(), convert::models),
+            poll_interval: sources.take(&of::POLL_INTERVAL, seconds(30), convert::interval),
+            settle: sources.take(&of::SETTLE, seconds(1), convert::residency),
+            memory_budget: sources.take(&of::MEMORY_BUDGET, None, convert::budget),
+            min_residency: sources.take(
+                &of::MIN_RESIDENCY,
+                Duration::from_millis(100),
+                convert::residency,
+            ),
+            cache_dir: sources.take(&of::CACHE_DIR, None, convert::folder),
+            state: sources.take(&of::STATE, StateChoice::Default, convert::state),
             http: sources.take(&of::HTTP, loopback(8080), convert::listen),
             grpc: sources.take(&of::GRPC, loopback(8081), convert::listen),
             max_body_bytes: sources.take(&of::MAX_BODY_BYTES, 64 << 20, convert::body_size),
@@ -204,6 +233,21 @@ impl Config {
             row(&settings::MODELS, &self.models, |paths| Some(json!(paths))),
             row(&settings::ENGINE, &self.engine, |engine| Some(json!(engine_name(*engine)))),
             row(&settings::ONNXRUNTIME, &self.onnxruntime, |path| path.as_ref().map(|p| json!(p))),
+            row(&settings::MODE, &self.mode, |mode| Some(json!(mode_name(*mode)))),
+            row(&settings::LOAD_MODELS, &self.load_models, |names| {
+                let names: Vec<&str> = names.iter().map(ModelName::as_str).collect();
+                (!names.is_empty()).then(|| json!(names))
+            }),
+            row(&settings::POLL_INTERVAL, &self.poll_interval, duration),
+            row(&settings::SETTLE, &self.settle, duration),
+            row(&settings::MEMORY_BUDGET, &self.memory_budget, |bytes| bytes.map(|b| json!(b))),
+            row(&settings::MIN_RESIDENCY, &self.min_residency, duration),
+            row(&settings::CACHE_DIR, &self.cache_dir, |path| path.as_ref().map(|p| json!(p))),
+            row(&settings::STATE, &self.state, |state| match state {
+                StateChoice::Default => None,
+                StateChoice::Off => Some(json!("off")),
+                StateChoice::Url(url) => Some(json!(without_password(url))),
+            }),
             row(&settings::HTTP, &self.http, listen),
             row(&settings::GRPC, &self.grpc, listen),
             row(&settings::MAX_BODY_BYTES, &self.max_body_bytes, bytes),
@@ -224,6 +268,39 @@ impl Config {
                 url.as_ref().map(|u| json!(u))
             }),
         ]
+    }
+}
+
+/// Where it is kept what was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StateChoice {
+    /// In a SQLite file in the user's data folder, made when there is something to keep.
+    Default,
+    /// Nowhere.
+    Off,
+    /// In the store at this URL.
+    Url(String),
+}
+
+/// A URL as it may be shown.
+fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    match rest.split_once('@') {
+        Some((account, rest)) => {
+            let user = account.split(':').next().unwrap_or_default();
+            format!("{scheme}://{user}@{rest}")
+        }
+        None => url.to_owned(),
+    }
+}
+
+/// Returns the name of a mode, as settings write it.
+pub(crate) fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Watch => "watch",
+        Mode::Poll => "poll",
+        Mode::Explicit => "explicit",
+        Mode::Once => "once",
     }
 }
 

@@ -30,6 +30,27 @@ pub(crate) const MODELS: Setting = text("models", "OUTHAUL_MODELS", "PATH");
 pub(crate) const ENGINE: Setting = text("engine", "OUTHAUL_ENGINE", "--engine");
 /// The library of ONNX Runtime.
 pub(crate) const ONNXRUNTIME: Setting = text("onnxruntime", "OUTHAUL_ONNXRUNTIME", "--onnxruntime");
+/// How changes of the models are found out.
+pub(crate) const MODE: Setting = text("repository.mode", "OUTHAUL_MODE", "--mode");
+/// Models that explicit mode loads at the start.
+pub(crate) const LOAD_MODELS: Setting =
+    text("repository.load", "OUTHAUL_LOAD_MODELS", "--load-model");
+/// How often models are looked for.
+pub(crate) const POLL_INTERVAL: Setting =
+    text("repository.poll_interval", "OUTHAUL_POLL_INTERVAL", "--poll-interval");
+/// How long files must have been left alone.
+pub(crate) const SETTLE: Setting = text("repository.settle", "OUTHAUL_SETTLE", "--settle");
+/// The memory that models may take.
+pub(crate) const MEMORY_BUDGET: Setting =
+    typed("repository.memory_budget", "OUTHAUL_MEMORY_BUDGET", "--memory-budget");
+/// How long a version stays in memory at least.
+pub(crate) const MIN_RESIDENCY: Setting =
+    text("repository.min_residency", "OUTHAUL_MIN_RESIDENCY", "--min-residency");
+/// Where files from object stores are kept.
+pub(crate) const CACHE_DIR: Setting =
+    text("repository.cache_dir", "OUTHAUL_CACHE_DIR", "--cache-dir");
+/// Where it is kept what was asked for.
+pub(crate) const STATE: Setting = text("state", "OUTHAUL_STATE", "--state");
 /// Where HTTP is served.
 pub(crate) const HTTP: Setting = typed("listen.http", "OUTHAUL_HTTP", "--http");
 /// Where gRPC is served.
@@ -73,10 +94,18 @@ pub(crate) const OTLP_ENDPOINT: Setting =
     text("trace.otlp_endpoint", "OUTHAUL_OTLP_ENDPOINT", "--otlp-endpoint");
 
 /// Every setting.
-pub(crate) const ALL: [&Setting; 18] = [
+pub(crate) const ALL: [&Setting; 26] = [
     &MODELS,
     &ENGINE,
     &ONNXRUNTIME,
+    &MODE,
+    &LOAD_MODELS,
+    &POLL_INTERVAL,
+    &SETTLE,
+    &MEMORY_BUDGET,
+    &MIN_RESIDENCY,
+    &CACHE_DIR,
+    &STATE,
     &HTTP,
     &GRPC,
     &MAX_BODY_BYTES,
@@ -96,3 +125,6 @@ pub(crate) const ALL: [&Setting; 18] = [
 
 /// Where the settings' file is named. It is no setting: a file cannot say where it is.
 pub(crate) const CONFIG_VARIABLE: &str = "OUTHAUL_CONFIG";
+
+/// Variables that are read and set no setting of the server.
+pub(crate) const OTHER_VARIABLES: [&str; 3] = [CONFIG_VARIABLE, "OUTHAUL_PYTHON", "OUTHAUL_URL"];

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use outhaul_repository::{Declarations, Problem, Rule, Value, nearest};
 
 use super::settings::{ALL, Setting};
-use super::{CONFIG_FILE, CONFIG_VARIABLE, Origin, Sourced};
+use super::{CONFIG_FILE, OTHER_VARIABLES, Origin, Sourced};
 
 /// Everything that may set a setting.
 pub(crate) struct Sources {
@@ -87,7 +87,7 @@ impl Sources {
     /// variables such as `OUTHAUL_SERVICE_HOST`.
     pub(crate) fn suspicious_variables(&self) -> Vec<String> {
         let known: Vec<&str> =
-            ALL.iter().map(|setting| setting.variable).chain([CONFIG_VARIABLE]).collect();
+            ALL.iter().map(|setting| setting.variable).chain(OTHER_VARIABLES).collect();
         let unknown = self.environment.keys().filter(|name| !known.contains(&name.as_str()));
         let close = |name: &&String| {
             !name.starts_with("OUTHAUL_SERVICE_") && !name.starts_with("OUTHAUL_PORT")

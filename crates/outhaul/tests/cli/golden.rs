@@ -23,11 +23,16 @@ fn golden(name: &str, text: &str) -> Result<(), String> {
 #[test]
 fn help_says_what_it_said() {
     let folder = Folder::new();
-    let commands: [&[&str]; 11] = [
+    let commands: [&[&str]; 16] = [
         &[],
         &["serve"],
         &["predict"],
         &["inspect"],
+        &["import"],
+        &["models"],
+        &["models", "list"],
+        &["models", "load"],
+        &["models", "unload"],
         &["bench"],
         &["doctor"],
         &["demo"],

@@ -7,6 +7,8 @@
 
 mod answers;
 mod golden;
+mod import;
+mod models;
 mod served;
 mod settings;
 

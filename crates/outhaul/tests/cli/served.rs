@@ -7,7 +7,7 @@ use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use crate::Folder;
 
 /// A server that runs until the test ends.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     out: BufReader<ChildStdout>,
     err: BufReader<ChildStderr>,
@@ -16,7 +16,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(folder: &Folder, arguments: &[&str]) -> Self {
+    pub(crate) fn start(folder: &Folder, arguments: &[&str]) -> Self {
         let mut command = folder.outhaul(arguments);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
@@ -33,7 +33,7 @@ impl Server {
     }
 
     /// The address behind `HTTP` or `gRPC`.
-    fn address(&self, protocol: &str) -> String {
+    pub(crate) fn address(&self, protocol: &str) -> String {
         let line = self.printed.lines().find(|line| line.trim_start().starts_with(protocol));
         let address = line.expect(&self.printed).split_whitespace().last().unwrap();
         address.trim_start_matches("http://").to_owned()
@@ -79,7 +79,7 @@ impl Drop for Server {
     }
 }
 
-const ANYWHERE: [&str; 4] = ["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"];
+pub(crate) const ANYWHERE: [&str; 4] = ["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"];
 
 fn serve(folder: &Folder, more: &[&str]) -> Server {
     let arguments: Vec<&str> = ["serve"].iter().chain(&ANYWHERE).chain(more).copied().collect();

@@ -39,7 +39,7 @@ pub fn decode_infer(
         }
     }
     let version = request.model_version.parse().map_err(|_| {
-        let expected = "a whole number, or empty for the latest";
+        let expected = "a whole number, a label, or empty for the latest";
         out_of_range("model_version", expected, &request.model_version)
     })?;
     let mut raw_contents = RawContents::new(request.raw_input_contents, &request.inputs)?;

@@ -132,14 +132,14 @@ fn model(statistics: ModelStatistics) -> pb::ModelStatistics {
     }
 }
 
-/// Makes the message of the repository's index.
+/// Makes the message of the repository's index, which has no place for the details.
 pub fn repository_index<'a>(
     entries: impl IntoIterator<Item = RepositoryEntry<'a>>,
 ) -> pb::RepositoryIndexResponse {
     let index = |entry: RepositoryEntry<'_>| pb::repository_index_response::ModelIndex {
         name: entry.name.to_owned(),
         version: entry.version.to_owned(),
-        state: if entry.ready { "READY" } else { "UNAVAILABLE" }.to_owned(),
+        state: entry.state.as_str().to_owned(),
         reason: entry.reason.to_owned(),
     };
     pb::RepositoryIndexResponse { models: entries.into_iter().map(index).collect() }

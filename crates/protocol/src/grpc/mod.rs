@@ -15,6 +15,7 @@ mod codec;
 mod decode;
 mod describe;
 mod encode;
+mod repository;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ pub use describe::{
     model_config, model_metadata, model_statistics, repository_index, server_metadata,
 };
 pub use encode::{encode_error, encode_infer};
+pub use repository::{decode_load, decode_unload, one_repository};
 pub use status::{code, status};
 
 /// The compiled descriptors of `proto/`, for reflection.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use outhaul_types::{
-    Classify, DataType, ErrorKind, InferRequest, InferResponse, ModelName, ModelVersion,
-    NamedTensor, Parameter, Shape, Strings, Tensor, Timings, VersionChoice,
+    Classify, DataType, ErrorKind, InferRequest, InferResponse, Label, ModelName,
+    ModelVersion, NamedTensor, Parameter, Shape, Strings, Tensor, Timings, VersionChoice,
 };
 use prost::Message;
 use smallvec::smallvec;
@@ -202,6 +202,20 @@ fn what_surrounds_the_tensors_is_kept() {
 }
 
 #[test]
+fn a_version_may_be_a_number_a_label_or_nothing() {
+    let stable = VersionChoice::Label(Label::new("stable").unwrap());
+    for (text, expected) in [
+        ("", VersionChoice::Latest),
+        ("0", VersionChoice::Latest),
+        ("12", VersionChoice::Exact(ModelVersion(12))),
+        ("stable", stable),
+    ] {
+        let message = ModelInferRequest { model_version: text.into(), ..request([], []) };
+        assert_eq!(decode(message).unwrap().version, expected, "{text}");
+    }
+}
+
+#[test]
 fn wrong_messages_are_told_what_is_wrong() {
     let contents = InferTensorContents::default;
     let int64 = InferTensorContents { int64_contents: vec![1], ..contents() };
@@ -298,8 +312,8 @@ fn wrong_messages_are_told_what_is_wrong() {
             "'model_name' must not be empty",
         ),
         (
-            ModelInferRequest { model_version: "one".into(), ..request([], []) },
-            "'model_version' must be a whole number, or empty for the latest, got one",
+            ModelInferRequest { model_version: "1st".into(), ..request([], []) },
+            "'model_version' must be a whole number, a label, or empty for the latest, got 1st",
         ),
         (
             request([shared], []),

@@ -16,7 +16,8 @@ use smallvec::SmallVec;
 use super::OutputFormat;
 use super::elements::{DataError, read_tensor};
 use super::parameters::{InputParameters, OutputParameters, read_input, read_output, read_request};
-use super::reader::{Place, Reader, excerpt};
+use super::reader::{Place, Reader};
+use crate::error::excerpt;
 use crate::{DecodeLimits, FieldProblem, ProtocolError, TensorProblem, raw};
 
 /// The longest name of a tensor, in bytes: names are repeated in errors and logs.

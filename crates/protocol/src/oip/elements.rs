@@ -16,7 +16,8 @@ use half::{bf16, f16};
 use jiter::Peek;
 use outhaul_types::{DataType, Element, Shape, Strings, Tensor};
 
-use super::reader::{Reader, excerpt, kind};
+use super::reader::{Reader, kind};
+use crate::error::excerpt;
 use crate::{DecodeLimits, ProtocolError, TensorProblem, raw};
 
 /// Why data could not be read: the text is no JSON, or its values do not make the tensor.

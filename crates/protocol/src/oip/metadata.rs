@@ -2,18 +2,19 @@
 //! prediction, so it is written through `serde`.
 
 use bytes::Bytes;
-use outhaul_types::{DataType, ModelSignature, TensorSpec};
+use outhaul_types::{DataType, Label, ModelSignature, TensorSpec};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::describe::{ModelConfig, ModelMetadata, RepositoryEntry, ServerMetadata};
 
 /// The protocol's extensions that this contract serves.
-pub const EXTENSIONS: [&str; 5] = [
+pub const EXTENSIONS: [&str; 6] = [
     "binary_tensor_data",
     "classification",
     "model_configuration",
     "model_repository",
+    "model_repository(unload_dependents)",
     "statistics",
 ];
 
@@ -115,17 +116,24 @@ fn config_tensor(spec: &TensorSpec, with_batch: bool) -> Value {
     })
 }
 
-/// Returns the repository's index.
+/// Returns the repository's index: the extension's four keys, and ours behind them.
 pub fn repository_index<'a>(entries: impl IntoIterator<Item = RepositoryEntry<'a>>) -> Bytes {
     let entries: Vec<Value> = entries
         .into_iter()
         .map(|entry| {
-            let state = if entry.ready { "READY" } else { "UNAVAILABLE" };
+            let details = &entry.details;
+            let labels: Vec<&str> = details.labels.iter().map(Label::as_str).collect();
             json!({
                 "name": entry.name,
                 "version": entry.version,
-                "state": state,
+                "state": entry.state.as_str(),
                 "reason": entry.reason,
+                "standing": details.standing,
+                "labels": labels,
+                "engine": details.engine,
+                "memory_bytes": details.memory_bytes,
+                "last_error": details.last_error,
+                "source": details.source,
             })
         })
         .collect();
@@ -139,6 +147,7 @@ mod tests {
     use outhaul_types::{Dimension, ModelVersion, ShapePattern};
 
     use super::*;
+    use crate::describe::{EntryDetails, EntryState};
 
     fn signature() -> ModelSignature {
         let spec = |name: &str, data_type, shape: ShapePattern| TensorSpec {
@@ -216,11 +225,47 @@ mod tests {
         let server = ServerMetadata { name: "outhaul", version: "1", extensions: &EXTENSIONS };
         let expected = json!({ "name": "outhaul", "version": "1", "extensions": EXTENSIONS });
         assert_json(&server_metadata(&server), &expected);
-        let entry = |ready, reason| RepositoryEntry { name: "m", version: "1", ready, reason };
+    }
+
+    #[test]
+    fn the_index_holds_the_extensions_keys_and_ours() {
+        let labels = [Label::new("stable").unwrap()];
+        let ready = RepositoryEntry {
+            name: "m",
+            version: "1",
+            state: EntryState::Ready,
+            reason: "",
+            details: EntryDetails {
+                standing: "ready",
+                engine: Some("onnxruntime"),
+                memory_bytes: Some(4096),
+                labels: &labels,
+                last_error: None,
+                source: Some("models/m/1/model.onnx"),
+            },
+        };
+        let damaged = RepositoryEntry {
+            state: EntryState::Unavailable,
+            reason: "damaged",
+            details: EntryDetails {
+                standing: "failed",
+                last_error: Some("damaged"),
+                ..EntryDetails::default()
+            },
+            ..ready
+        };
         let expected = json!([
-            { "name": "m", "version": "1", "state": "READY", "reason": "" },
-            { "name": "m", "version": "1", "state": "UNAVAILABLE", "reason": "damaged" },
+            {
+                "name": "m", "version": "1", "state": "READY", "reason": "", "standing": "ready",
+                "labels": ["stable"], "engine": "onnxruntime", "memory_bytes": 4096,
+                "last_error": null, "source": "models/m/1/model.onnx",
+            },
+            {
+                "name": "m", "version": "1", "state": "UNAVAILABLE", "reason": "damaged",
+                "standing": "failed", "labels": [], "engine": null, "memory_bytes": null,
+                "last_error": "damaged", "source": null,
+            },
         ]);
-        assert_json(&repository_index([entry(true, ""), entry(false, "damaged")]), &expected);
+        assert_json(&repository_index([ready, damaged]), &expected);
     }
 }

@@ -1,5 +1,5 @@
-//! The Open Inference Protocol v2 over HTTP, with the binary tensor data, classification, statistics
-//! and model configuration extensions.
+//! The Open Inference Protocol v2 over HTTP, with the binary tensor data, classification, statistics,
+//! model configuration and model repository extensions.
 //!
 //! Numbers that JSON cannot say: `NaN`, `Infinity` and `-Infinity` are read bare or quoted, and written
 //! bare, as Triton and Python's `json` write them. A strict JSON parser refuses such an answer; ask
@@ -16,6 +16,7 @@ mod encode;
 mod metadata;
 mod parameters;
 mod reader;
+mod repository;
 mod statistics;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ pub use metadata::{
     EXTENSIONS, error_body, live, model_config, model_metadata, model_ready, ready,
     repository_index, server_metadata,
 };
+pub use repository::{decode_index, decode_load, decode_unload};
 pub use statistics::statistics;
 
 /// Which outputs are written as binary data behind the JSON.

@@ -7,7 +7,8 @@
 use jiter::Peek;
 use outhaul_types::{Parameter, Parameters};
 
-use super::reader::{Place, Reader, excerpt};
+use super::reader::{Place, Reader};
+use crate::error::excerpt;
 use crate::{FieldProblem, ProtocolError};
 
 /// Request parameter: the form of outputs that do not name theirs.

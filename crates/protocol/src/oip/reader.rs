@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use jiter::{Jiter, JiterError, LinePosition, Peek};
 
+use crate::error::excerpt;
 use crate::{FieldProblem, ProtocolError};
 
 /// A field of a request, as errors name it.
@@ -31,15 +32,6 @@ impl Place<'_> {
             Place::Parameter(name) => format!("parameters.{}", excerpt(name)).into(),
         };
         ProtocolError::Field { field, problem }
-    }
-}
-
-/// Returns the beginning of a text, short enough for a message.
-pub(super) fn excerpt(text: &str) -> String {
-    const LONGEST: usize = 48;
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}...", &text[..end]),
-        None => text.to_owned(),
     }
 }
 

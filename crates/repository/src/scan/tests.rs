@@ -1,7 +1,13 @@
+use std::fs;
+
+use outhaul_types::Fill;
+
 use super::*;
 
+mod foreign;
+
 /// Makes files (with their folders) below a new folder; a path that ends in `/` is a folder.
-fn tree(paths: &[&str]) -> tempfile::TempDir {
+pub(super) fn tree(paths: &[&str]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for path in paths {
         let full = folder.path().join(path);
@@ -209,7 +215,7 @@ fn every_mistake_is_named_and_stops_nothing_else() {
             found: &[],
             problems: &[
                 "m/notes.txt: is neither a folder nor an .onnx file; give a folder of models, a \
-                 model's folder or an .onnx file",
+                 model's folder, an .onnx file or a models.config",
             ],
         },
     ]);
@@ -237,6 +243,32 @@ fn a_broken_manifest_stops_its_own_model_only() {
     assert_eq!(scan.problems.len(), 2);
     let of_a = |problem: &Problem| problem.model.as_ref().is_some_and(|name| name.as_str() == "a");
     assert!(scan.problems.iter().all(of_a), "{:?}", scan.problems);
+}
+
+#[test]
+fn files_for_warm_up_are_named_by_complete_paths() {
+    let folder = tree(&["a/1/model.onnx", "a/warmup/x.bin", "b/1/model.onnx", "secret"]);
+    let at = |path: &str| folder.path().join(path);
+    let write = |model: &str, file: &str| {
+        let text = format!("warmup = [{{ inputs.X.fill = '{file}' }}]");
+        fs::write(at(model).join("model.toml"), text).unwrap();
+    };
+    write("a", "warmup/x.bin");
+    write("b", "gone.bin");
+    let scan_all = || scan(&[folder.path()]);
+    let found = scan_all();
+    let warmup = found.models[0].manifest.warmup.as_ref().unwrap();
+    assert_eq!(warmup[0].inputs[0].fill, Fill::File(at("a/warmup/x.bin")));
+    let starts = problems(folder.path(), &found);
+    assert!(starts[0].starts_with("b/gone.bin: cannot be read: "), "{starts:?}");
+    assert_eq!(found.refused.len(), 1);
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("../secret", at("b/gone.bin")).unwrap();
+        let starts = problems(folder.path(), &scan_all());
+        let leads_out = "b/gone.bin: the link leads out of the model's folder; ";
+        assert!(starts.iter().any(|start| start.starts_with(leads_out)), "{starts:?}");
+    }
 }
 
 #[test]

@@ -73,7 +73,7 @@ async fn predict(
 }
 
 /// Tells the log of an error, and returns what the client is told.
-fn refuse(app: &App, error: &impl Classify, caller: &Caller) -> Status {
+pub(super) fn refuse(app: &App, error: &impl Classify, caller: &Caller) -> Status {
     let kind = error.kind();
     let request_id = caller.context.id.as_str();
     if kind.is_ours() {

@@ -32,7 +32,7 @@ impl HealthService {
     fn state(&self, name: &str) -> Option<ServingStatus> {
         let serving = match name {
             "" | SERVICE_NAME => self.app.is_ready(),
-            model => match self.app.router().describe(model, VersionChoice::Latest) {
+            model => match self.app.router().readiness(model, &VersionChoice::Latest) {
                 Ok(_) => true,
                 Err(error) if error.kind() == ErrorKind::NotFound => return None,
                 Err(_) => false,

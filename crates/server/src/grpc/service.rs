@@ -6,23 +6,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, Stream, StreamExt};
-use outhaul_protocol::describe::{self as facts, RepositoryEntry};
+use outhaul_protocol::describe as facts;
 use outhaul_protocol::grpc::pb::grpc_inference_service_server::GrpcInferenceService;
 use outhaul_protocol::grpc::pb::infer_parameter::ParameterChoice;
 use outhaul_protocol::grpc::pb::*;
 use outhaul_protocol::grpc::{self, encode_error};
-use outhaul_router::{Router, RouterError};
+use outhaul_protocol::{LoadRequest, ProtocolError};
+use outhaul_router::{ModelDescription, Router, RouterError};
 use outhaul_types::{Classify, ErrorKind, VersionChoice};
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::CONTRACT;
-use super::answer::infer;
+use super::answer::{infer, refuse};
 use super::context::{Caller, REQUEST_ID};
 use super::dispatch::Arrived;
 use crate::App;
-use crate::describe::{self, SERVER};
+use crate::describe::{self, Index, SERVER};
 
 /// Answers the methods.
 pub(super) struct Inference {
@@ -45,6 +46,18 @@ impl Inference {
         let new_id = || self.app.next_request_id();
         let caller = Caller::read(request.metadata(), arrived, new_id)?;
         Ok((caller, arrived))
+    }
+
+    /// Describes a version, which is loaded where that takes a request.
+    async fn describe(
+        &self,
+        name: &str,
+        version: &VersionChoice,
+        (caller, arrived): (Caller, Instant),
+    ) -> Result<Arc<ModelDescription>, Status> {
+        let caller = caller.within(self.request_timeout, arrived);
+        let described = self.router().describe(name, version, caller.context.deadline).await;
+        described.map_err(|error| refuse(&self.app, &error, &caller))
     }
 }
 
@@ -70,7 +83,7 @@ impl GrpcInferenceService for Inference {
         request: Request<ModelReadyRequest>,
     ) -> Result<Response<ModelReadyResponse>, Status> {
         let ModelReadyRequest { name, version } = request.into_inner();
-        let ready = match self.router().describe(&name, version_choice(&version)?) {
+        let ready = match self.router().readiness(&name, &version_choice(&version)?) {
             Ok(_) => true,
             Err(error) => match error.kind() {
                 ErrorKind::NotFound | ErrorKind::NotReady => false,
@@ -91,12 +104,14 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<ModelMetadataRequest>,
     ) -> Result<Response<ModelMetadataResponse>, Status> {
+        let caller = self.caller(&request)?;
         let ModelMetadataRequest { name, version } = request.into_inner();
         let version = version_choice(&version)?;
-        let description = self.router().describe(&name, version).map_err(told)?;
+        let description = self.describe(&name, &version, caller).await?;
+        let versions = describe::versions(self.router(), &description, &version);
         Ok(Response::new(grpc::model_metadata(&facts::ModelMetadata {
             name: description.name.as_str(),
-            versions: &describe::versions(self.router(), &name, version).map_err(told)?,
+            versions: &versions.map_err(told)?,
             platform: &describe::platform(&description),
             signature: &description.signature,
             properties: &describe::properties(&description),
@@ -162,8 +177,9 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<ModelConfigRequest>,
     ) -> Result<Response<ModelConfigResponse>, Status> {
+        let caller = self.caller(&request)?;
         let ModelConfigRequest { name, version } = request.into_inner();
-        let description = self.router().describe(&name, version_choice(&version)?).map_err(told)?;
+        let description = self.describe(&name, &version_choice(&version)?, caller).await?;
         let platform = describe::platform(&description);
         let config = describe::config(&description, &platform);
         Ok(Response::new(grpc::model_config(&config, &describe::properties(&description))))
@@ -175,7 +191,7 @@ impl GrpcInferenceService for Inference {
     ) -> Result<Response<ModelStatisticsResponse>, Status> {
         let ModelStatisticsRequest { name, version } = request.into_inner();
         let model = (!name.is_empty()).then_some(name.as_str());
-        let numbers = self.router().statistics(model, version_choice(&version)?).map_err(told)?;
+        let numbers = self.router().statistics(model, &version_choice(&version)?).map_err(told)?;
         let statistics = numbers
             .iter()
             .map(|(name, version, numbers)| describe::statistics(name, *version, numbers));
@@ -188,33 +204,35 @@ impl GrpcInferenceService for Inference {
     ) -> Result<Response<RepositoryIndexResponse>, Status> {
         let RepositoryIndexRequest { repository_name, ready } = request.into_inner();
         if !repository_name.is_empty() {
-            return Err(Status::invalid_argument("'repository_name' must be empty: there is one"));
+            return Err(wrong(grpc::one_repository(&repository_name)));
         }
-        let models = self.router().models();
-        let versions: Vec<String> =
-            models.iter().map(|status| status.version.to_string()).collect();
-        let entries = models.iter().zip(&versions).map(|(status, version)| RepositoryEntry {
-            name: status.name.as_str(),
-            version,
-            ready: status.ready.is_some(),
-            reason: &status.reason,
-        });
-        let wanted = entries.filter(|entry| entry.ready || !ready);
-        Ok(Response::new(grpc::repository_index(wanted)))
+        let index = Index::of(self.router(), ready);
+        Ok(Response::new(grpc::repository_index(index.entries())))
     }
 
+    /// Takes as long as it takes: the server's own limits do not cut it, and a caller that leaves does
+    /// not end the load.
     async fn repository_model_load(
         &self,
-        _: Request<RepositoryModelLoadRequest>,
+        request: Request<RepositoryModelLoadRequest>,
     ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
-        Err(no_repository_control())
+        let (caller, _) = self.caller(&request)?;
+        let decoded = grpc::decode_load(request.into_inner());
+        let (model, LoadRequest { version }) = decoded.map_err(wrong)?;
+        let loaded = self.router().load(&model, version).await;
+        loaded.map_err(|error| refuse(&self.app, &error, &caller))?;
+        Ok(Response::new(RepositoryModelLoadResponse {}))
     }
 
     async fn repository_model_unload(
         &self,
-        _: Request<RepositoryModelUnloadRequest>,
+        request: Request<RepositoryModelUnloadRequest>,
     ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
-        Err(no_repository_control())
+        let (caller, _) = self.caller(&request)?;
+        let model = grpc::decode_unload(request.into_inner()).map_err(wrong)?;
+        let unloaded = self.router().unload(&model).await;
+        unloaded.map_err(|error| refuse(&self.app, &error, &caller))?;
+        Ok(Response::new(RepositoryModelUnloadResponse {}))
     }
 }
 
@@ -260,9 +278,6 @@ fn told(error: RouterError) -> Status {
     grpc::status(&error, None)
 }
 
-fn no_repository_control() -> Status {
-    Status::unimplemented(
-        "loading and unloading models while the server runs is not implemented yet: restart it to \
-         pick up what has changed in its model folder",
-    )
+fn wrong(error: ProtocolError) -> Status {
+    grpc::status(&error, None)
 }

@@ -111,7 +111,7 @@ where
     let json_length = headers::json_length(head)?;
     let packed = coding::of_request(head)?;
     let mut arriving = None;
-    let announce = || arriving = app.router().announce(&target.model, target.version);
+    let announce = || arriving = app.router().announce(&target.model, &target.version);
     let body = body::read(body, config, announce).await?;
     seen.request_bytes = body.len();
     let body = match packed {
@@ -119,7 +119,7 @@ where
         Some(coding) => unpack(app, &seen.id, coding, body, config.max_body_bytes).await?,
     };
 
-    let version = target.version;
+    let version = target.version.clone();
     let limits = app.config().decode_limits.clone();
     let json = json_length.unwrap_or(body.len()).min(body.len());
     let work = json + (body.len() - json) / BINARY_PER_JSON;
@@ -127,7 +127,7 @@ where
     let decoded = off_thread(app, &seen.id, work, "decoding", decode).await?;
     let DecodedInfer { request, format } = decoded.map_err(|error| {
         // That there is no such model is the better thing to hear of.
-        let known = app.router().describe(&seen.model, version);
+        let known = app.router().readiness(&seen.model, &version);
         known.map_or_else(|unknown| Failure::of(&unknown), |_| Failure::of(&error))
     })?;
 
@@ -218,7 +218,7 @@ pub(super) async fn pack(
 }
 
 /// Does work here where it handles few bytes, else on a thread that may block.
-async fn off_thread<T: Send + 'static>(
+pub(super) async fn off_thread<T: Send + 'static>(
     app: &App,
     id: &str,
     bytes: usize,

@@ -11,6 +11,7 @@
 //! | `GET /v2/models/M[/versions/V]` | metadata; `/ready`, `/config` and `/stats` below it |
 //! | `GET /v2`, `/v2/health/live`, `/v2/health/ready`, `/v2/models/stats` | the server |
 //! | `POST /v2/repository/index` | all versions with their state |
+//! | `POST /v2/repository/models/M/load`, `/unload` | loads or unloads a model |
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /` | `{"status":"alive"}`, or a page for browsers |
 //!
@@ -31,6 +32,7 @@ mod connection;
 mod headers;
 mod infer;
 mod page;
+mod repository;
 mod routes;
 mod service;
 mod watch;

@@ -3,7 +3,8 @@
 
 use std::fmt::{self, Display, Write};
 
-use outhaul_router::VersionStatus;
+use outhaul_router::{Standing, VersionStatus};
+use outhaul_types::Label;
 
 use crate::App;
 
@@ -42,8 +43,8 @@ fn table(page: &mut String, models: &[VersionStatus]) -> fmt::Result {
         return page.write_str("<p>There are no models.</p>\n");
     }
     page.push_str(
-        "<table><thead><tr><th>Model</th><th>Version</th><th>State</th><th>Engine</th>\
-         <th>Batching</th><th></th></tr></thead><tbody>\n",
+        "<table><thead><tr><th>Model</th><th>Version</th><th>State</th><th>Labels</th>\
+         <th>Engine</th><th>Memory</th><th>Batching</th><th></th></tr></thead><tbody>\n",
     );
     for status in models {
         row(page, status)?;
@@ -52,24 +53,40 @@ fn table(page: &mut String, models: &[VersionStatus]) -> fmt::Result {
 }
 
 fn row(page: &mut String, status: &VersionStatus) -> fmt::Result {
-    let VersionStatus { name, version, ready, reason } = status;
+    let VersionStatus { name, version, standing, .. } = status;
+    let labels: Vec<&str> = status.labels.iter().map(Label::as_str).collect();
     write!(page, "<tr><td>{name}</td><td>{version}</td>")?;
-    match ready {
-        Some(model) => {
-            let path = format!("/v2/models/{name}/versions/{version}");
-            let (engine, batching) = (Text(model.engine), Text(model.batching.as_str()));
-            writeln!(
-                page,
-                "<td>ready</td><td>{engine}</td><td>{batching}, at most {} rows</td>\
-                 <td><a href=\"{path}\">signature</a> <a href=\"{path}/config\">configuration</a> \
-                 <a href=\"{path}/stats\">statistics</a></td></tr>",
-                model.max_rows
-            )
-        }
-        None => {
-            writeln!(page, "<td class=\"off\" colspan=\"4\">{}</td></tr>", Text(reason))
-        }
+    let Some(model) = &status.ready else {
+        // A failure's reason is long and takes the place of what is not known.
+        let class = if matches!(standing, Standing::Failed) { " class=\"off\"" } else { "" };
+        let (standing, labels) = (standing.as_str(), Text(&labels.join(", ")).to_string());
+        write!(page, "<td{class}>{standing}</td><td>{labels}</td>")?;
+        return writeln!(page, "<td{class} colspan=\"4\">{}</td></tr>", Text(&status.reason));
+    };
+    let path = format!("/v2/models/{name}/versions/{version}");
+    let (engine, batching) = (Text(model.engine), Text(model.batching.as_str()));
+    writeln!(
+        page,
+        "<td>{}</td><td>{}</td><td>{engine}</td><td>{}</td><td>{batching}, at most {} rows</td>\
+         <td><a href=\"{path}\">signature</a> <a href=\"{path}/config\">configuration</a> \
+         <a href=\"{path}/stats\">statistics</a></td></tr>",
+        standing.as_str(),
+        Text(&labels.join(", ")),
+        status.memory.map(mebibytes).unwrap_or_default(),
+        model.max_rows
+    )?;
+    match &status.last_error {
+        None => Ok(()),
+        Some(error) => writeln!(
+            page,
+            "<tr><td></td><td></td><td class=\"off\" colspan=\"6\">the last load failed: {}</td></tr>",
+            Text(error)
+        ),
     }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 /// Text that cannot leave the element it stands in.

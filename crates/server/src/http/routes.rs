@@ -13,22 +13,18 @@ use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use outhaul_protocol::describe::{ModelMetadata, RepositoryEntry};
+use outhaul_protocol::describe::ModelMetadata;
 use outhaul_protocol::oip::{self, Target};
-use outhaul_router::RouterError;
-use outhaul_types::{Classify, ErrorKind, VersionChoice};
-use serde::Deserialize;
+use outhaul_router::{ModelDescription, RouterError};
+use outhaul_types::{Classify, Deadline, ErrorKind, Name, VersionChoice};
 
 use super::answer::{Answer, Failure, json};
-use super::infer::{infer, pack, unpack};
-use super::{HttpConfig, Shared, body, coding, headers, page};
+use super::infer::{failure, infer, pack};
+use super::{Shared, coding, headers, page, repository};
 use crate::describe::{SERVER, config, platform, properties, statistics, versions};
 
-/// The longest body of a request that is no prediction.
-const LONGEST_QUESTION: usize = 64 << 10;
-
-type App = State<Arc<Shared>>;
-type Handled = Result<Response, Failure>;
+pub(super) type App = State<Arc<Shared>>;
+pub(super) type Handled = Result<Response, Failure>;
 
 /// Makes the router of all paths, predictions included.
 pub(super) fn routes(shared: Arc<Shared>) -> axum::Router {
@@ -53,7 +49,9 @@ pub(super) fn routes(shared: Arc<Shared>) -> axum::Router {
         .route("/v2/health/live", get(live))
         .route("/v2/health/ready", get(ready))
         .route("/v2/models/stats", get(all_statistics))
-        .route("/v2/repository/index", post(repository_index))
+        .route("/v2/repository/index", post(repository::index))
+        .route("/v2/repository/models/{model}/load", post(repository::load))
+        .route("/v2/repository/models/{model}/unload", post(repository::unload))
         .merge(model)
         .merge(predictions)
         .fallback(no_such_path)
@@ -67,7 +65,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> axum::Router {
 struct Told;
 
 /// Counts, names and compresses the answers that are no predictions; those tell of themselves.
-async fn observe(State(shared): App, request: Request, next: Next) -> Response {
+async fn observe(State(shared): App, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let app = &*shared.app;
     let (id, id_header) = headers::request_id(request.headers(), app);
@@ -80,6 +78,7 @@ async fn observe(State(shared): App, request: Request, next: Next) -> Response {
         _ => coding::of_answer(request.headers()),
     };
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    request.extensions_mut().insert(RequestId(id.clone()));
     let response = next.run(request).await;
     if response.extensions().get::<Told>().is_some() {
         return response;
@@ -130,8 +129,32 @@ async fn compressed(
     }
 }
 
+/// The id of a request, told to its handler by [`observe`].
+#[derive(Clone)]
+struct RequestId(Name);
+
+/// Who asks, and until when an answer is of use.
+pub(super) struct Asked {
+    pub(super) id: Name,
+    deadline: Option<Deadline>,
+}
+
+impl FromRequestParts<Arc<Shared>> for Asked {
+    type Rejection = Failure;
+
+    async fn from_request_parts(
+        parts: &mut http::request::Parts,
+        shared: &Arc<Shared>,
+    ) -> Result<Self, Failure> {
+        let id = parts.extensions.get::<RequestId>().map(|RequestId(id)| id.clone());
+        let id = id.unwrap_or_default();
+        let context = headers::context(&parts.headers, id, Instant::now(), &shared.config)?;
+        Ok(Asked { id: context.id, deadline: context.deadline })
+    }
+}
+
 /// The model that a path names. Its segments are percent-decoded.
-struct TargetPath(Target);
+pub(super) struct TargetPath(pub(super) Target);
 
 impl<S: Send + Sync> FromRequestParts<S> for TargetPath {
     type Rejection = Failure;
@@ -179,11 +202,11 @@ async fn predict(
     boxed(answer)
 }
 
-fn found(body: Bytes) -> Handled {
+pub(super) fn found(body: Bytes) -> Handled {
     Ok(boxed(json(StatusCode::OK, body)))
 }
 
-fn boxed(answer: Answer) -> Response {
+pub(super) fn boxed(answer: Answer) -> Response {
     answer.map(axum::body::Body::new)
 }
 
@@ -220,12 +243,21 @@ async fn ready(State(shared): App) -> Handled {
     Ok(boxed(json(status, oip::ready(ready))))
 }
 
-async fn metadata(State(shared): App, TargetPath(target): TargetPath) -> Handled {
-    let router = shared.app.router();
-    let model = router.describe(&target.model, target.version).map_err(refused)?;
+/// Describes the version that a path names, which is loaded where that takes a request.
+async fn describe(
+    shared: &Shared,
+    target: &Target,
+    asked: &Asked,
+) -> Result<Arc<ModelDescription>, Failure> {
+    let described = shared.app.router().describe(&target.model, &target.version, asked.deadline);
+    described.await.map_err(|error| failure(&shared.app, &asked.id, &error))
+}
+
+async fn metadata(State(shared): App, TargetPath(target): TargetPath, asked: Asked) -> Handled {
+    let model = describe(&shared, &target, &asked).await?;
     found(oip::model_metadata(&ModelMetadata {
         name: model.name.as_str(),
-        versions: &versions(router, &target.model, target.version).map_err(refused)?,
+        versions: &versions(shared.app.router(), &model, &target.version).map_err(refused)?,
         platform: &platform(&model),
         signature: &model.signature,
         properties: &properties(&model),
@@ -233,8 +265,8 @@ async fn metadata(State(shared): App, TargetPath(target): TargetPath) -> Handled
 }
 
 async fn model_ready(State(shared): App, TargetPath(target): TargetPath) -> Handled {
-    match shared.app.router().describe(&target.model, target.version) {
-        Ok(model) => found(oip::model_ready(model.name.as_str(), true)),
+    match shared.app.router().readiness(&target.model, &target.version) {
+        Ok(name) => found(oip::model_ready(name.as_str(), true)),
         Err(error) if error.kind() == ErrorKind::NotReady => {
             let body = oip::model_ready(&target.model, false);
             Ok(boxed(json(StatusCode::SERVICE_UNAVAILABLE, body)))
@@ -243,21 +275,20 @@ async fn model_ready(State(shared): App, TargetPath(target): TargetPath) -> Hand
     }
 }
 
-async fn model_config(State(shared): App, TargetPath(target): TargetPath) -> Handled {
-    let router = shared.app.router();
-    let model = router.describe(&target.model, target.version).map_err(refused)?;
+async fn model_config(State(shared): App, TargetPath(target): TargetPath, asked: Asked) -> Handled {
+    let model = describe(&shared, &target, &asked).await?;
     found(oip::model_config(&config(&model, &platform(&model))))
 }
 
 async fn model_statistics(State(shared): App, TargetPath(target): TargetPath) -> Handled {
-    counted(&shared, Some(&target.model), target.version)
+    counted(&shared, Some(&target.model), &target.version)
 }
 
 async fn all_statistics(State(shared): App) -> Handled {
-    counted(&shared, None, VersionChoice::Latest)
+    counted(&shared, None, &VersionChoice::Latest)
 }
 
-fn counted(shared: &Shared, model: Option<&str>, version: VersionChoice) -> Handled {
+fn counted(shared: &Shared, model: Option<&str>, version: &VersionChoice) -> Handled {
     let counted = shared.app.router().statistics(model, version).map_err(refused)?;
     let written: Vec<_> = counted
         .iter()
@@ -266,41 +297,8 @@ fn counted(shared: &Shared, model: Option<&str>, version: VersionChoice) -> Hand
     found(oip::statistics(&written))
 }
 
-/// What a client may ask of the index.
-#[derive(Default, Deserialize)]
-struct IndexRequest {
-    /// Only versions that answer.
-    #[serde(default)]
-    ready: bool,
-}
-
-async fn repository_index(State(shared): App, request: Request) -> Handled {
-    let (head, received) = request.into_parts();
-    let coding = coding::of_request(&head.headers)?;
-    let limit = shared.config.max_body_bytes.min(LONGEST_QUESTION);
-    let config = HttpConfig { max_body_bytes: limit, ..shared.config.clone() };
-    let mut received = body::read(received, &config, || ()).await?;
-    if let Some(coding) = coding {
-        received = unpack(&shared.app, "", coding, received, limit).await?;
-    }
-    let asked: IndexRequest = match received.trim_ascii().is_empty() {
-        true => IndexRequest::default(),
-        false => serde_json::from_slice(&received)
-            .map_err(|error| Failure::bad_request(format!("malformed JSON: {error}")))?,
-    };
-    let models = shared.app.router().models();
-    let wanted = models.iter().filter(|status| status.ready.is_some() || !asked.ready);
-    let versions: Vec<_> = wanted.map(|status| (status, status.version.to_string())).collect();
-    found(oip::repository_index(versions.iter().map(|(status, version)| RepositoryEntry {
-        name: status.name.as_str(),
-        version,
-        ready: status.ready.is_some(),
-        reason: &status.reason,
-    })))
-}
-
-/// A failure to describe a model: always because of what was asked or what is not ready yet, so there
-/// is nothing to log.
+/// A failure to tell of a model what is known: because of what was asked or what is not ready yet, so
+/// there is nothing to log.
 fn refused(error: RouterError) -> Failure {
     Failure::of(&error)
 }
@@ -318,22 +316,24 @@ async fn no_such_method(method: Method, uri: Uri) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use outhaul_types::ModelVersion;
+    use outhaul_types::{Label, ModelVersion};
 
     use super::*;
 
     #[test]
     fn plain_paths_of_predictions_are_read_by_hand() {
-        let latest = VersionChoice::Latest;
+        let latest = || VersionChoice::Latest;
         let exact = VersionChoice::Exact(ModelVersion(3));
+        let stable = VersionChoice::Label(Label::new("stable").unwrap());
         for (path, expected) in [
-            ("/v2/models/iris/infer", Some(("iris", latest))),
+            ("/v2/models/iris/infer", Some(("iris", latest()))),
             ("/v2/models/iris/versions/3/infer", Some(("iris", exact))),
-            ("/v2/models/iris/versions/0/infer", Some(("iris", latest))),
+            ("/v2/models/iris/versions/0/infer", Some(("iris", latest()))),
             ("/v2/models//infer", None),
             ("/v2/models/infer", None),
             ("/v2/models/a%20b/infer", None),
-            ("/v2/models/iris/versions/x/infer", None),
+            ("/v2/models/iris/versions/stable/infer", Some(("iris", stable))),
+            ("/v2/models/iris/versions/1st/infer", None),
             ("/v2/models/iris/versions/infer", None),
             ("/v2/models/iris/versions//infer", None),
             ("/v2/models/iris//infer", None),
@@ -342,7 +342,7 @@ mod tests {
             ("/v1/models/iris/infer", None),
         ] {
             let target = infer_target(path);
-            let found = target.as_ref().map(|target| (&*target.model, target.version));
+            let found = target.as_ref().map(|target| (&*target.model, target.version.clone()));
             assert_eq!(found, expected, "{path}");
         }
     }

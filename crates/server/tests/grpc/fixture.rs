@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
-use crate::models::{self, Model, OpenedAtEnd, crash, echo};
+use crate::models::{self, Gate, Model, OpenedAtEnd, crash, echo};
 pub use crate::models::{PATIENCE, eventually, wait_for_queue};
 
 pub type Client = GrpcInferenceServiceClient<Channel>;
@@ -29,6 +29,16 @@ fn doubled(inputs: &BoundInputs) -> Result<Tensors, RunError> {
 
 fn failing(_: &BoundInputs) -> Result<Tensors, RunError> {
     Err(RunError::Failed { engine: "scripted", reason: "it broke".into() })
+}
+
+fn app(gate: &Arc<Gate>) -> Arc<App> {
+    models::app([
+        Model::new("double", 2, doubled).batched(),
+        Model::new("words", 2, echo).of(DataType::Bytes),
+        Model::new("failing", 2, failing),
+        Model::new("crashing", 2, crash),
+        Model::gated(gate, 2, doubled),
+    ])
 }
 
 /// A running server with the models `double`, `words`, `failing`, `crashing` and `gated`, and `damaged`
@@ -48,14 +58,13 @@ impl Server {
     }
 
     pub async fn with(config: GrpcConfig) -> Self {
+        Server::over(app, config).await
+    }
+
+    /// Starts a server over the application that `app` makes.
+    pub async fn over(app: fn(&Arc<Gate>) -> Arc<App>, config: GrpcConfig) -> Self {
         let gate = OpenedAtEnd(Arc::default());
-        let app = models::app([
-            Model::new("double", 2, doubled).batched(),
-            Model::new("words", 2, echo).of(DataType::Bytes),
-            Model::new("failing", 2, failing),
-            Model::new("crashing", 2, crash),
-            Model::gated(&gate, 2, doubled),
-        ]);
+        let app = app(&gate);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (shutdown, ask) = oneshot::channel();

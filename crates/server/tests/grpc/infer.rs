@@ -107,9 +107,9 @@ async fn every_failure_has_its_code_and_says_why() {
             "Request for unknown model: 'double' version 9 is not found",
         ),
         (
-            version("new"),
+            version("1st"),
             Code::InvalidArgument,
-            "'model_version' must be a whole number, or empty for the latest, got new",
+            "'model_version' must be a whole number, a label, or empty for the latest, got 1st",
         ),
         (
             request("damaged", [0.0; 2]),

@@ -8,4 +8,7 @@ mod infer;
 mod lifecycle;
 #[path = "../shared/models.rs"]
 mod models;
+mod repository;
+#[path = "../shared/repository.rs"]
+mod shelf;
 mod stream;

@@ -125,9 +125,9 @@ fn cases() -> Vec<Case> {
         ),
         path(
             "a version that is none",
-            "/v2/models/echo/versions/new/infer",
+            "/v2/models/echo/versions/1st/infer",
             400,
-            "'new' is not a model version",
+            "'1st' is not a model version",
         ),
         path("an escaped name", "/v2/models/no%20body/infer", 404, "'no body'"),
         path("a name that is not UTF-8", "/v2/models/%ff/infer", 400, "not UTF-8"),

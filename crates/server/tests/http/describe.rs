@@ -70,10 +70,13 @@ async fn the_index_lists_every_version_with_its_state() {
         entries.map(|entry| entry["name"].as_str().unwrap().to_owned()).collect()
     };
     let all = client.post(index, "", "").await.json();
-    assert_eq!(
-        all[1],
-        json!({"name": "damaged", "version": "3", "state": "UNAVAILABLE", "reason": "its file is <damaged>"})
-    );
+    let expected = json!({
+        "name": "damaged", "version": "3", "state": "UNAVAILABLE",
+        "reason": "its file is <damaged>", "standing": "failed", "labels": [], "engine": null,
+        "memory_bytes": null, "last_error": null, "source": null,
+    });
+    assert_eq!(all[1], expected);
+    assert_eq!((&all[2]["state"], &all[2]["engine"]), (&json!("READY"), &json!("scripted")));
     assert_eq!(names(all), ["crashing", "damaged", "echo", "gated", "wide"]);
     let ready = client.post(index, "", r#"{"ready": true}"#).await.json();
     assert_eq!(names(ready), ["crashing", "echo", "gated", "wide"]);

@@ -13,3 +13,6 @@ mod limits;
 #[path = "../shared/models.rs"]
 mod models;
 mod predict;
+mod repository;
+#[path = "../shared/repository.rs"]
+mod shelf;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use outhaul_engine::{LoadError, LoadedModel, RunError, Session};
 use outhaul_monitor::Monitor;
 use outhaul_onnx::RowIndependence;
-use outhaul_repository::{Catalog, VersionState};
-use outhaul_router::{Router, ServedVersion, VersionPlan};
+use outhaul_repository::{Catalog, Resident, VersionState};
+use outhaul_router::{Declared, Router, ServedVersion, VersionPlan};
 use outhaul_server::{App, AppConfig};
 use outhaul_types::{
     BoundInputs, DataType, Dimension, InstanceCount, ModelManifest, ModelName, ModelSignature,
@@ -61,6 +61,11 @@ impl Gate {
     fn pass(&self, inputs: &BoundInputs) {
         let first = inputs[0].as_ref().unwrap().elements_of::<f32>().unwrap()[0];
         self.runs.lock().unwrap().push(first);
+        self.wait();
+    }
+
+    /// Waits until it is opened.
+    pub fn wait(&self) {
         let open = self.open.lock().unwrap();
         drop(self.opened.wait_while(open, |open| !*open).unwrap());
     }
@@ -126,7 +131,8 @@ impl Model {
         Model { capacity: Some(NonZeroUsize::MIN), ..Model::new("gated", columns, gated) }
     }
 
-    fn plan(self) -> VersionPlan {
+    /// Returns the plan of its version 1.
+    pub fn plan(self) -> VersionPlan {
         let spec = |name: &str, columns| TensorSpec {
             name: name.into(),
             data_type: self.data_type,
@@ -139,13 +145,13 @@ impl Model {
             manifest.instances.count = InstanceCount::Fixed(NonZeroUsize::MIN);
             manifest.queue.capacity = capacity;
         }
+        let signature =
+            ModelSignature { inputs: vec![spec("X", given)], outputs: vec![spec("Y", answered)] };
         VersionPlan {
             name: ModelName::new(self.name).unwrap(),
             version: ModelVersion(1),
-            signature: ModelSignature {
-                inputs: vec![spec("X", given)],
-                outputs: vec![spec("Y", answered)],
-            },
+            declared: Declared::apply(&signature, &manifest).unwrap(),
+            signature,
             rows: self.rows,
             manifest,
             model: Arc::new(Function(self.run)),
@@ -207,8 +213,8 @@ pub fn app(models: impl IntoIterator<Item = Model>) -> Arc<App> {
     catalog.publish(models.into_iter().map(|model| {
         let plan = model.plan();
         let (name, version) = (plan.name.clone(), plan.version);
-        let served = Arc::new(ServedVersion::start(plan, &monitor).unwrap());
-        (name, version, Some(VersionState::Ready(served)))
+        let served = Resident::unattended(ServedVersion::start(plan, &monitor).unwrap());
+        (name, version, Some(VersionState::Ready(Arc::new(served))))
     }));
     let damaged = VersionState::Failed("its file is <damaged>".into());
     catalog.publish([(ModelName::new("damaged").unwrap(), ModelVersion(3), Some(damaged))]);

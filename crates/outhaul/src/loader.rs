@@ -1,0 +1,108 @@
+//! From a model file to a version that answers: read, choose an engine, load, warm up, measure.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use outhaul_engine::LoadOptions;
+use outhaul_monitor::Monitor;
+use outhaul_repository::{LoadFailure, LoadOrder, Loaded, Loader};
+use outhaul_router::{ServedVersion, VersionPlan};
+use outhaul_types::{EngineChoice, ModelManifest, ModelName, ModelVersion, error_chain};
+
+use crate::engines::Engines;
+use crate::memory::MemoryMeter;
+
+/// Loads ONNX files in the engines of this process.
+pub(crate) struct OnnxLoader {
+    pub(crate) engines: Engines,
+    /// The engine of models that declare none.
+    pub(crate) engine: EngineChoice,
+    pub(crate) monitor: Arc<Monitor>,
+    pub(crate) cores: NonZeroUsize,
+    pub(crate) meter: MemoryMeter,
+}
+
+impl Loader for OnnxLoader {
+    type Served = ServedVersion;
+
+    fn load(
+        &self,
+        order: &LoadOrder<ServedVersion>,
+    ) -> Result<Loaded<ServedVersion>, LoadFailure> {
+        // Everything up to the warm-up happens on this thread, so that what it has allocated and not
+        // given back is what the version holds.
+        let mark = self.meter.begin();
+        let served = self.start(order)?;
+        let memory = mark.held();
+        announce(&served, memory);
+        Ok(Loaded { served, memory })
+    }
+
+    fn forget(&self, model: &ModelName, version: ModelVersion) {
+        self.monitor.forget(model, version);
+    }
+}
+
+impl OnnxLoader {
+    fn start(&self, order: &LoadOrder<ServedVersion>) -> Result<ServedVersion, LoadFailure> {
+        let failed = |error: &dyn std::error::Error| LoadFailure::Failed(error_chain(error));
+        let LoadOrder { name, version, manifest, path, in_service } = order;
+        let onnx = outhaul_onnx::read(path).map_err(|error| failed(&error))?;
+        let declared = outhaul_router::Declared::apply(&onnx.signature, manifest);
+        let declared = declared.map_err(|error| failed(&error))?;
+        if let Some(in_service) = in_service.as_ref().filter(|_| !manifest.loading.allow_breaking) {
+            let breaks = in_service.signature().breaks(&declared.outer);
+            if !breaks.is_empty() {
+                return Err(LoadFailure::Refused(would_break(in_service, &breaks)));
+            }
+        }
+        let (rows, cost_follows_size) = (onnx.row_independence(), onnx.cost_follows_size());
+        let options = LoadOptions { threads: manifest.instances.threads };
+        let choice = match manifest.engine {
+            EngineChoice::Auto => self.engine,
+            declared => declared,
+        };
+        let chosen = self.engines.load(&onnx, choice, &options).map_err(|error| failed(&error))?;
+        let plan = VersionPlan {
+            name: name.clone(),
+            version: *version,
+            signature: onnx.signature,
+            declared,
+            rows,
+            cost_follows_size,
+            manifest: ModelManifest::clone(manifest),
+            model: chosen.model,
+            engine_reason: chosen.reason,
+            cores: self.cores,
+        };
+        plan.warm_up().map_err(|error| failed(&error))?;
+        ServedVersion::start(plan, &self.monitor).map_err(|error| failed(&error))
+    }
+}
+
+fn would_break(in_service: &ServedVersion, breaks: &[String]) -> String {
+    format!(
+        "it would break callers of version {}, which is in service: {}; set loading.allow_breaking \
+         in model.toml where that is meant",
+        in_service.description().version,
+        breaks.join(", "),
+    )
+}
+
+/// Says what was chosen for a version, and why.
+fn announce(served: &ServedVersion, memory: u64) {
+    let description = served.description();
+    tracing::info!(
+        model = %description.name,
+        version = %description.version,
+        engine = description.engine,
+        engine_reason = description.engine_reason,
+        instances = description.instances,
+        threads = description.threads,
+        batching = description.batching.as_str(),
+        batching_reason = description.batching.reason(),
+        max_rows = description.max_rows,
+        memory_bytes = memory,
+        "ready"
+    );
+}

@@ -1,0 +1,220 @@
+//! What somebody asked for: taken up once the sources have been looked at, answered once it is done.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use outhaul_types::{ModelName, ModelVersion};
+
+use super::Keeper;
+use crate::handle::{AskError, Reply};
+use crate::loading::Loader;
+use crate::lookout::Kick;
+use crate::plan::{chosen, is_asked_for};
+use crate::record::{Asked, ModelRecord};
+
+/// An ask that waits for every source to be looked at.
+pub(super) struct Asking {
+    ticket: u64,
+    model: String,
+    version: Option<ModelVersion>,
+    reply: Reply,
+}
+
+/// An ask that waits for versions to be loaded.
+pub(super) struct Waiting {
+    model: ModelName,
+    reply: Reply,
+}
+
+impl<L: Loader> Keeper<L> {
+    pub(super) fn ask_to_load(
+        &mut self,
+        model: String,
+        version: Option<ModelVersion>,
+        reply: Reply,
+    ) {
+        self.tickets += 1;
+        let ticket = self.tickets;
+        for known in &self.sources {
+            let _ = known.kick.send(Kick::Asked(ticket));
+        }
+        self.asking.push(Asking { ticket, model, version, reply });
+    }
+
+    /// Takes up the asks that every source has been looked at for.
+    pub(super) fn take_up_asks(&mut self, now: Instant) {
+        let seen = self.sources.iter().map(|known| known.seen.as_ref().map_or(0, |seen| seen.0));
+        let seen = seen.min().unwrap_or(u64::MAX);
+        let (ready, later) = std::mem::take(&mut self.asking)
+            .into_iter()
+            .partition::<Vec<_>, _>(|asking| asking.ticket <= seen);
+        self.asking = later;
+        for Asking { model, version, reply, .. } in ready {
+            match self.take_up(&model, version, now) {
+                Ok(model) => self.waiting.push(Waiting { model, reply }),
+                // Whoever asked may be gone.
+                Err(error) => drop(reply.send(Err(error))),
+            }
+        }
+    }
+
+    fn take_up(
+        &mut self,
+        model: &str,
+        version: Option<ModelVersion>,
+        now: Instant,
+    ) -> Result<ModelName, AskError> {
+        let (name, place) = self.find(model)?;
+        let found = self.records.models.get(&name).and_then(|record| record.found.as_ref());
+        let holds = |version: &ModelVersion| {
+            found.is_some_and(|found| found.versions.contains_key(version))
+        };
+        if let Some(version) = version.filter(|version| !holds(version)) {
+            return Err(AskError::UnknownVersion { model: name, version });
+        }
+        let asked = Asked::Load { version: version.map(|version| version.0) };
+        self.journal.ask(&place, &name, asked).map_err(|reason| not_kept(&name, reason))?;
+        let record = self.records.models.entry(name.clone()).or_default();
+        record.asked = Some(asked);
+        // Whoever asks knows that the files are whole, and that it is worth another try.
+        for version in record.found.iter_mut().flat_map(|found| found.versions.values_mut()) {
+            version.whole_at = version.whole_at.min(now);
+        }
+        for known in record.versions.values_mut() {
+            self.problems_changed |= known.failure.take().is_some();
+        }
+        for version in chosen(record, now) {
+            record.versions.entry(version).or_default().demanded.get_or_insert(now);
+        }
+        self.attention.insert(name.clone());
+        Ok(name)
+    }
+
+    pub(super) fn unload(&mut self, model: &str, reply: Reply) {
+        let unloaded = self.find(model).and_then(|(name, place)| {
+            let asked = Asked::Unload;
+            self.journal.ask(&place, &name, asked).map_err(|reason| not_kept(&name, reason))?;
+            if let Some(record) = self.records.models.get_mut(&name) {
+                record.asked = Some(asked);
+            }
+            self.attention.insert(name.clone());
+            Ok(name)
+        });
+        match unloaded {
+            // Answered when it is published.
+            Ok(model) => self.waiting.push(Waiting { model, reply }),
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    /// Returns a model that a source holds, and the place.
+    fn find(&self, model: &str) -> Result<(ModelName, String), AskError> {
+        let found = self.records.models.get_key_value(model);
+        let source = found.and_then(|(_, record)| record.found.as_ref()).map(|found| found.source);
+        if let (Some((name, _)), Some(source)) = (found, source) {
+            return Ok((name.clone(), self.sources[source].source.place().to_owned()));
+        }
+        // It may well be there, only that nobody can tell.
+        let mut failures = self.sources.iter().filter_map(|known| known.seen.as_ref()?.1.as_ref());
+        match failures.next() {
+            Some(failure) => Err(AskError::Unreadable(failure.clone())),
+            None => Err(AskError::UnknownModel(model.to_owned())),
+        }
+    }
+
+    /// Others may have asked through a shared store.
+    pub(super) fn read_journal_again(&mut self, source: usize, place: &str) {
+        if !self.journal.is_shared() {
+            return;
+        }
+        match self.journal.read(place) {
+            Ok(kept) => {
+                for (name, asked) in kept.asked {
+                    let Some(record) = self.records.models.get_mut(&name) else { continue };
+                    let is_here = record.found.as_ref().is_some_and(|found| found.source == source);
+                    if is_here && record.asked != Some(asked) {
+                        record.asked = Some(asked);
+                        self.attention.insert(name);
+                    }
+                }
+            }
+            Err(reason) => {
+                tracing::warn!(reason, "the state store cannot be read; asked again later")
+            }
+        }
+    }
+
+    /// Answers whoever waited for what has come to rest.
+    pub(super) fn answer(&mut self, now: Instant) {
+        for Waiting { model, reply } in std::mem::take(&mut self.waiting) {
+            let record = self.records.models.get(&model);
+            match record.map_or(Some(Ok(())), |record| self.outcome(&model, record, now)) {
+                Some(outcome) => drop(reply.send(outcome)),
+                None => self.waiting.push(Waiting { model, reply }),
+            }
+        }
+        if !self.settling.is_empty() && self.is_settled(now) {
+            for settling in self.settling.drain(..) {
+                let _ = settling.send(());
+            }
+        }
+    }
+
+    /// How an ask for a model ended; `None` while something is on its way.
+    fn outcome(
+        &self,
+        name: &ModelName,
+        record: &ModelRecord,
+        now: Instant,
+    ) -> Option<Result<(), AskError>> {
+        if !is_asked_for(&self.policy, record) {
+            return Some(Ok(()));
+        }
+        let found = record.found.as_ref()?;
+        let failed = |reason: &Arc<str>| {
+            Some(Err(AskError::Failed { model: name.clone(), reason: Arc::clone(reason) }))
+        };
+        if let Some(reason) = &found.blocked {
+            return failed(reason);
+        }
+        let mut newest = Some(Ok(()));
+        for version in chosen(record, now) {
+            let edition = found.edition(version)?;
+            let known = record.version(version)?;
+            if known.loading.is_some() {
+                return None;
+            }
+            // Ascending, so what stays is the newest version's: it is the one that was asked for.
+            newest = match known.failure_of(&edition) {
+                Some(failure) => failed(&failure.reason),
+                None if known.serves(&edition) => Some(Ok(())),
+                None => return None,
+            };
+        }
+        newest
+    }
+
+    /// Returns whether every source has been looked at and nothing is being loaded or about to be, nor
+    /// written.
+    fn is_settled(&self, now: Instant) -> bool {
+        let seen = self.sources.iter().all(|known| known.seen.is_some());
+        let at_rest = |record: &ModelRecord| {
+            let standings = crate::plan::standings(&self.policy, record, now);
+            let mut moving = record.versions.values().filter(|known| known.loading.is_some());
+            let waits = |standing: &crate::plan::Standing| {
+                use crate::plan::Standing::{Loading, Waking};
+                matches!(standing, Loading | Waking)
+            };
+            let versions = record.found.iter().flat_map(|found| found.versions.values());
+            let mut settling = versions.filter(|version| version.whole_at > now);
+            let rests = moving.next().is_none() && settling.next().is_none();
+            rests && !standings.values().any(waits)
+        };
+        seen && self.records.models.values().all(at_rest)
+    }
+}
+
+fn not_kept(name: &ModelName, reason: String) -> AskError {
+    tracing::error!(model = %name, reason, "what was asked for could not be kept");
+    AskError::NotKept { reason }
+}

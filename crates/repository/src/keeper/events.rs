@@ -1,0 +1,381 @@
+//! What has happened, noted in the records. Nothing is decided here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use outhaul_types::{ModelManifest, ModelName, ModelVersion};
+
+use super::{Event, Keeper};
+use crate::handle::Request;
+use crate::journal::Refusal;
+use crate::loading::{Ended, LoadFailure, Loaded, Loader, Outcome};
+use crate::lookout::{Kick, Looked};
+use crate::plan::Id;
+use crate::record::{Edition, Failure, FoundModel, FoundVersion, ModelRecord, Serving};
+use crate::{ModelFolder, Problem, Resident, Scan, Severity, SourceError, VersionArtefact};
+
+impl<L: Loader> Keeper<L> {
+    pub(super) fn note(&mut self, event: Event<L::Served>, now: Instant) {
+        match event {
+            Event::Looked(looked) => self.note_look(looked, now),
+            Event::Ended(ended) => self.note_end(ended, now),
+            Event::Freed(memory) => {
+                self.records.leaving = self.records.leaving.saturating_sub(memory);
+            }
+            Event::Asked(Request::Wake(name, version)) => {
+                if let Some(record) = self.records.models.get_mut(&name) {
+                    let known = record.versions.entry(version).or_default();
+                    known.demanded.get_or_insert(now);
+                    self.attention.insert(name);
+                }
+            }
+            Event::Asked(Request::Load { model, version, reply }) => {
+                self.ask_to_load(model, version, reply);
+            }
+            Event::Asked(Request::Unload { model, reply }) => self.unload(&model, reply),
+            Event::Asked(Request::Settle(reply)) => self.settling.push(reply),
+            Event::Asked(Request::Stop) => self.stopped = true,
+        }
+    }
+
+    fn note_look(&mut self, looked: Looked, now: Instant) {
+        let Looked { source, ticket, result } = looked;
+        let place = self.sources[source].source.place().to_owned();
+        self.metrics.looked(&place, result.is_ok());
+        self.problems_changed = true;
+        let failure = match result {
+            Ok(scan) => {
+                self.note_scan(source, scan, now);
+                None
+            }
+            Err(error) => Some(self.note_blindness(source, &error)),
+        };
+        self.sources[source].seen = Some((ticket, failure));
+        self.read_journal_again(source, &place);
+        self.take_up_asks(now);
+    }
+
+    /// Nothing is known of what is there: what was known stays.
+    fn note_blindness(&mut self, source: usize, error: &SourceError) -> String {
+        let known = &mut self.sources[source];
+        let remedy = "what was found before is served on; it is looked at again";
+        let problem = Problem::of_place(&error.place, error.reason.clone(), remedy);
+        if !known.problems.contains(&problem) {
+            tracing::error!(place = error.place, reason = error.reason, "cannot look for models");
+            known.problems.push(problem);
+        }
+        error.to_string()
+    }
+
+    fn note_scan(&mut self, source: usize, scan: Scan, now: Instant) {
+        let Scan { models, refused, problems } = scan;
+        let before = std::mem::replace(&mut self.sources[source].problems, problems);
+        for problem in &self.sources[source].problems {
+            if !before.contains(problem) {
+                log(problem);
+            }
+        }
+        let mut seen = BTreeSet::new();
+        for folder in models {
+            let name = folder.name.clone();
+            if self.may_take(source, &name, &folder) {
+                self.note_folder(source, folder, now);
+                seen.insert(name);
+            }
+        }
+        for (name, versions) in by_name(refused) {
+            if self.is_free_for(source, &name) {
+                self.note_blocked(source, &name, versions, now);
+                seen.insert(name);
+            }
+        }
+        let gone = |(name, record): (&ModelName, &ModelRecord)| {
+            let is_of_source = record.found.as_ref().is_some_and(|found| found.source == source);
+            (is_of_source && !seen.contains(name)).then(|| name.clone())
+        };
+        let gone: Vec<ModelName> = self.records.models.iter().filter_map(gone).collect();
+        for name in gone {
+            if let Some(record) = self.records.models.get_mut(&name) {
+                record.found = None;
+            }
+            self.attention.insert(name);
+        }
+    }
+
+    /// Whether the model of this name is to come from `source`; if not, that is a problem.
+    fn may_take(&mut self, source: usize, name: &ModelName, folder: &ModelFolder) -> bool {
+        if self.is_free_for(source, name) {
+            return true;
+        }
+        let first = self.records.models.get(name).and_then(|record| record.found.as_ref());
+        let first = first.map_or("", |found| self.sources[found.source].source.place());
+        let rule = format!("the model '{name}' is taken from {first} already");
+        let problem = Problem::of_place(folder.path.display(), rule, "rename one of the two");
+        let problem = problem.of_model(name);
+        if !self.sources[source].problems.contains(&problem) {
+            self.sources[source].problems.push(problem);
+        }
+        false
+    }
+
+    fn is_free_for(&self, source: usize, name: &ModelName) -> bool {
+        let found = self.records.models.get(name).and_then(|record| record.found.as_ref());
+        found.is_none_or(|found| source <= found.source)
+    }
+
+    fn note_folder(&mut self, source: usize, folder: ModelFolder, now: Instant) {
+        let name = folder.name;
+        let record = self.records.models.entry(name.clone()).or_default();
+        if self.config.load_at_start.contains(&name) && record.asked.is_none() {
+            record.asked = Some(crate::record::Asked::Load { version: None });
+        }
+        let known = record.found.take();
+        let settle = self.config.settle;
+        let version = |artefact: VersionArtefact| {
+            let number = artefact.version;
+            let before = known.as_ref().and_then(|known| known.versions.get(&number));
+            let whole_at = match before {
+                Some(before) if before.artefact.identity == artefact.identity => before.whole_at,
+                _ => now + left_to_settle(settle, artefact.changed, SystemTime::now()),
+            };
+            (number, FoundVersion { artefact, whole_at })
+        };
+        let versions: BTreeMap<_, _> = folder.versions.into_iter().map(version).collect();
+        // A manifest that says the same stays the same value: editions are compared by it.
+        let manifest = match &known {
+            Some(known) if *known.manifest == folder.manifest => Arc::clone(&known.manifest),
+            _ => Arc::new(folder.manifest),
+        };
+        let found = FoundModel { source, manifest, versions, blocked: None };
+        for (number, version) in &found.versions {
+            let id = (name.clone(), *number);
+            let refusal = self.sources[source].refused.get(&id);
+            let refusal = refusal.filter(|refusal| refusal.is_of(&version.artefact.identity));
+            if let (Some(refusal), Some(edition)) = (refusal, found.edition(*number))
+                && !found.manifest.loading.allow_breaking
+            {
+                let known = record.versions.entry(*number).or_default();
+                if known.failure_of(&edition).is_none() && !known.serves(&edition) {
+                    let reason = refusal.reason.as_str().into();
+                    known.failure = Some(Failure { edition, attempts: 1, retry_at: None, reason });
+                }
+            }
+        }
+        let changed = known.as_ref().is_none_or(|known| differs(known, &found));
+        record.found = Some(found);
+        if changed {
+            self.attention.insert(name);
+        }
+    }
+
+    /// What is declared is wrong: nothing new is loaded, and what answers goes on.
+    fn note_blocked(
+        &mut self,
+        source: usize,
+        name: &ModelName,
+        versions: Vec<ModelVersion>,
+        now: Instant,
+    ) {
+        let problems = self.sources[source].problems.iter();
+        let mut of_model = problems
+            .filter(|problem| problem.model.as_ref() == Some(name))
+            .filter(|problem| problem.severity == Severity::Error);
+        let reason = of_model
+            .next()
+            .map_or("what is declared of it is wrong".to_owned(), |first| first.to_string());
+        let record = self.records.models.entry(name.clone()).or_default();
+        let found = record.found.get_or_insert_with(|| FoundModel {
+            source,
+            manifest: Arc::new(ModelManifest::default()),
+            versions: BTreeMap::new(),
+            blocked: None,
+        });
+        for version in versions {
+            found.versions.entry(version).or_insert_with(|| FoundVersion {
+                artefact: VersionArtefact {
+                    version,
+                    path: "".into(),
+                    identity: crate::Identity::default(),
+                    bytes: 0,
+                    changed: None,
+                },
+                whole_at: now,
+            });
+        }
+        found.blocked = Some(reason.into());
+        self.attention.insert(name.clone());
+    }
+
+    fn note_end(&mut self, ended: Ended<L::Served>, now: Instant) {
+        let Ended { id, edition, outcome, took } = ended;
+        self.attention.insert(id.0.clone());
+        let Some(known) =
+            self.records.models.get_mut(&id.0).and_then(|record| record.versions.get_mut(&id.1))
+        else {
+            return;
+        };
+        known.loading = None;
+        match outcome {
+            Outcome::Loaded(loaded) => {
+                self.metrics.loaded(&id.0, took);
+                self.note_loaded(&id, edition, loaded, now);
+            }
+            Outcome::Changed => self.note_changed(&id, now),
+            Outcome::Failed(LoadFailure::Failed(reason)) => {
+                self.metrics.failed(&id.0, took);
+                self.note_failure_of(&id, edition, reason, now);
+            }
+            Outcome::Failed(LoadFailure::Refused(reason)) => {
+                self.metrics.refused(&id.0, took);
+                self.note_refusal(&id, edition, &reason);
+            }
+        }
+    }
+
+    fn note_loaded(&mut self, id: &Id, edition: Edition, loaded: Loaded<L::Served>, now: Instant) {
+        let Loaded { served, memory } = loaded;
+        let resident = Arc::new(Resident::attended(served, memory, self.reaper.clone()));
+        let Some(record) = self.records.models.get_mut(&id.0) else { return };
+        let source = record.found.as_ref().map(|found| found.source);
+        let known = record.versions.entry(id.1).or_default();
+        self.problems_changed |= known.failure.take().is_some();
+        known.demanded = None;
+        known.measured = Some((edition.identity.clone(), memory));
+        known.serving = Some(Serving { edition, memory, since: now, last_used: now });
+        if let Some(replaced) = self.residents.insert(id.clone(), resident) {
+            self.records.leaving += replaced.memory();
+        }
+        if let Some(source) = source
+            && self.sources[source].refused.remove(id).is_some()
+        {
+            let place = self.sources[source].source.place().to_owned();
+            if let Err(reason) = self.journal.accept(&place, id) {
+                tracing::warn!(model = %id.0, reason, "the state store did not take a change");
+            }
+        }
+    }
+
+    /// The files are being written: they are looked at anew, and given time.
+    fn note_changed(&mut self, id: &Id, now: Instant) {
+        tracing::info!(model = %id.0, version = %id.1, "its files changed while they were read; again");
+        let settle = self.config.settle;
+        let Some(record) = self.records.models.get_mut(&id.0) else { return };
+        if let Some(found) = &mut record.found {
+            if let Some(version) = found.versions.get_mut(&id.1) {
+                version.whole_at = now + settle;
+            }
+            let _ = self.sources[found.source].kick.send(Kick::Changed);
+        }
+    }
+
+    /// Notes that the edition that was found cannot be loaded.
+    pub(super) fn note_failure(&mut self, id: &Id, reason: String, now: Instant) {
+        let record = self.records.models.get(&id.0);
+        let found = record.and_then(|record| record.found.as_ref());
+        if let Some(edition) = found.and_then(|found| found.edition(id.1)) {
+            self.metrics.refused(&id.0, Duration::ZERO);
+            self.note_failure_of(id, edition, reason, now);
+        }
+    }
+
+    fn note_failure_of(&mut self, id: &Id, edition: Edition, reason: String, now: Instant) {
+        let (first, most) = self.config.backoff;
+        let record = self.records.models.entry(id.0.clone()).or_default();
+        let known = record.versions.entry(id.1).or_default();
+        let before = known.failure_of(&edition);
+        let attempts = before.map_or(1, |failure| failure.attempts.saturating_add(1));
+        let is_new = before.is_none_or(|failure| *failure.reason != *reason);
+        if is_new {
+            tracing::error!(model = %id.0, version = %id.1, reason, "not served");
+        }
+        let retry_at = Some(now + backoff(first, most, attempts));
+        let reason = reason.into();
+        known.demanded = None;
+        known.failure = Some(Failure { edition, attempts, retry_at, reason });
+        self.problems_changed = true;
+    }
+
+    fn note_refusal(&mut self, id: &Id, edition: Edition, reason: &str) {
+        tracing::error!(model = %id.0, version = %id.1, reason, "refused");
+        let record = self.records.models.entry(id.0.clone()).or_default();
+        let source = record.found.as_ref().map(|found| found.source);
+        let known = record.versions.entry(id.1).or_default();
+        let refusal = Refusal::new(&edition.identity, reason);
+        known.demanded = None;
+        known.failure =
+            Some(Failure { edition, attempts: 1, retry_at: None, reason: reason.into() });
+        self.problems_changed = true;
+        if let Some(source) = source {
+            let place = self.sources[source].source.place().to_owned();
+            if let Err(reason) = self.journal.refuse(&place, id, &refusal) {
+                tracing::warn!(model = %id.0, reason, "the state store did not take a change");
+            }
+            self.sources[source].refused.insert(id.clone(), refusal);
+        }
+    }
+}
+
+fn log(problem: &Problem) {
+    match problem.severity {
+        Severity::Error => tracing::error!("{problem}"),
+        Severity::Warning => tracing::warn!("{problem}"),
+    }
+}
+
+fn by_name(versions: Vec<(ModelName, ModelVersion)>) -> BTreeMap<ModelName, Vec<ModelVersion>> {
+    let mut by_name: BTreeMap<ModelName, Vec<ModelVersion>> = BTreeMap::new();
+    for (name, version) in versions {
+        by_name.entry(name).or_default().push(version);
+    }
+    by_name
+}
+
+fn differs(known: &FoundModel, found: &FoundModel) -> bool {
+    let identities = |model: &FoundModel| {
+        let versions = model.versions.iter();
+        versions
+            .map(|(number, found)| (*number, found.artefact.identity.clone()))
+            .collect::<Vec<_>>()
+    };
+    known.blocked.is_some()
+        || known.source != found.source
+        || !Arc::ptr_eq(&known.manifest, &found.manifest)
+        || identities(known) != identities(found)
+}
+
+/// How long files that were changed at `changed` must still be left alone.
+fn left_to_settle(settle: Duration, changed: Option<SystemTime>, now: SystemTime) -> Duration {
+    // A clock that is ahead of ours tells nothing: the whole time, counted from now.
+    let age = changed.and_then(|changed| now.duration_since(changed).ok()).unwrap_or_default();
+    settle.saturating_sub(age)
+}
+
+/// How long to leave a version alone after this many failures in a row.
+fn backoff(first: Duration, most: Duration, attempts: u32) -> Duration {
+    let doubled = 1_u32.checked_shl(attempts.saturating_sub(1)).unwrap_or(u32::MAX);
+    first.saturating_mul(doubled).min(most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_left_alone_ever_longer() {
+        let seconds = Duration::from_secs;
+        let after = |attempts| backoff(seconds(5), seconds(300), attempts).as_secs();
+        assert_eq!([1, 2, 3, 7, 40].map(after), [5, 10, 20, 300, 300]);
+    }
+
+    #[test]
+    fn old_files_are_whole_at_once_and_new_ones_after_a_while() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let settle = Duration::from_secs(1);
+        let left = |changed| left_to_settle(settle, changed, now);
+        assert_eq!(left(Some(now - Duration::from_secs(3600))), Duration::ZERO);
+        assert_eq!(left(Some(now - Duration::from_millis(400))), Duration::from_millis(600));
+        assert_eq!(left(Some(now + Duration::from_secs(60))), settle, "a clock that is ahead");
+        assert_eq!(left(None), settle);
+    }
+}

@@ -1,0 +1,161 @@
+//! What the records say, published: to the catalog as one snapshot, to the metrics, and as the list of
+//! problems.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use outhaul_monitor::VersionStateLabel;
+use outhaul_types::{ModelName, ModelVersion};
+
+use super::Keeper;
+use crate::loading::Loader;
+use crate::plan::{Standing, standings};
+use crate::record::ModelRecord;
+use crate::{ModelFacts, Problem, Resident, VersionEntry, VersionState};
+
+type Entry<L> = Option<VersionEntry<Resident<<L as Loader>::Served>>>;
+
+/// The changes of one model.
+struct ModelChange<L: Loader> {
+    name: ModelName,
+    versions: Vec<(ModelVersion, Entry<L>)>,
+    facts: Option<ModelFacts>,
+}
+
+impl<L: Loader> Keeper<L> {
+    /// Publishes how the models in `changed` stand now.
+    pub(super) fn publish(&mut self, changed: &BTreeSet<ModelName>, now: Instant) {
+        let changes: Vec<_> = changed.iter().map(|name| self.change(name, now)).collect();
+        self.catalog.update(|draft| {
+            for ModelChange { name, versions, facts } in changes {
+                for (version, entry) in versions {
+                    draft.set(&name, version, entry);
+                }
+                if let Some(facts) = facts {
+                    draft.set_facts(&name, facts);
+                }
+            }
+        });
+        if std::mem::take(&mut self.problems_changed) {
+            self.shown.problems.store(Arc::new(self.all_problems()));
+        }
+        let serving: u64 = self.residents.values().map(|resident| resident.memory()).sum();
+        self.metrics.set_memory_total(serving + self.records.leaving);
+    }
+
+    fn change(&mut self, name: &ModelName, now: Instant) -> ModelChange<L> {
+        self.forget_what_is_gone(name);
+        let empty = ModelRecord::default();
+        let record = self.records.models.get(name).unwrap_or(&empty);
+        let after = standings(&self.policy, record, now);
+        let before = self.published.remove(name).unwrap_or_default();
+        let gone = before.keys().filter(|version| !after.contains_key(version));
+        let mut versions: Vec<(ModelVersion, Entry<L>)> =
+            gone.map(|version| (*version, None)).collect();
+        for version in gone_versions(&before, &after) {
+            self.metrics.forget_version(name, version);
+        }
+        for (version, standing) in &after {
+            versions.push((*version, Some(self.entry(name, record, *version, standing))));
+        }
+        let facts = record.found.as_ref().map(|found| ModelFacts {
+            labels: found.manifest.labels.clone(),
+            patience: found.manifest.queue.timeout,
+            source: self.sources[found.source].source.place().into(),
+        });
+        if !after.is_empty() {
+            self.published.insert(name.clone(), after);
+        }
+        ModelChange { name: name.clone(), versions, facts }
+    }
+
+    fn entry(
+        &self,
+        name: &ModelName,
+        record: &ModelRecord,
+        version: ModelVersion,
+        standing: &Standing,
+    ) -> VersionEntry<Resident<L::Served>> {
+        let resident = self.residents.get(&(name.clone(), version));
+        let (state, label) = match (standing, resident) {
+            (Standing::Ready, Some(resident)) => {
+                (VersionState::Ready(Arc::clone(resident)), VersionStateLabel::Ready)
+            }
+            (Standing::Dormant, _) => (VersionState::Dormant, VersionStateLabel::Dormant),
+            (Standing::Waking, _) => (VersionState::Waking, VersionStateLabel::Loading),
+            (Standing::Loading | Standing::Ready, _) => {
+                (VersionState::Loading, VersionStateLabel::Loading)
+            }
+            (Standing::Failed(reason), _) => {
+                (VersionState::Failed(Arc::clone(reason)), VersionStateLabel::Failed)
+            }
+            (Standing::Unloaded, _) => (VersionState::Unloaded, VersionStateLabel::Unloaded),
+        };
+        let memory = resident.map(|resident| resident.memory());
+        self.metrics.set_version(name, version, label, memory);
+        let blocked = record.found.as_ref().and_then(|found| found.blocked.as_ref());
+        let failure = record.version(version).and_then(|known| known.failure.as_ref());
+        let last_error = failure.map(|failure| &failure.reason).or(blocked).map(Arc::clone);
+        VersionEntry { version, state, last_error }
+    }
+
+    /// Drops what is known of versions that no source holds and that are not in memory.
+    fn forget_what_is_gone(&mut self, name: &ModelName) {
+        let Some(record) = self.records.models.get_mut(name) else { return };
+        let found = record.found.as_ref();
+        let exists = |version: &ModelVersion| {
+            found.is_some_and(|found| found.versions.contains_key(version))
+        };
+        let mut gone = Vec::new();
+        record.versions.retain(|version, known| {
+            let is_held = known.serving.is_some() || known.loading.is_some();
+            let stays = exists(version) || is_held;
+            if !stays {
+                gone.push(*version);
+            }
+            stays
+        });
+        for version in gone {
+            self.loader.forget(name, version);
+        }
+        // What was asked for is kept: the model may come back.
+        if record.found.is_none() && record.versions.is_empty() {
+            self.metrics.forget_model(name);
+            if record.asked.is_none() {
+                self.records.models.remove(name);
+            }
+        }
+    }
+
+    /// Everything that is wrong: with the sources, then with versions.
+    fn all_problems(&self) -> Vec<Problem> {
+        let mut problems: Vec<Problem> =
+            self.sources.iter().flat_map(|known| known.problems.iter().cloned()).collect();
+        for (name, record) in &self.records.models {
+            let Some(found) = record.found.as_ref() else { continue };
+            for (version, known) in &record.versions {
+                let edition = found.edition(*version);
+                let failure = edition.as_ref().and_then(|edition| known.failure_of(edition));
+                let artefact = found.versions.get(version).map(|found| &found.artefact);
+                if let (Some(failure), Some(artefact)) = (failure, artefact) {
+                    let remedy = match failure.retry_at {
+                        Some(_) => "mend or remove it; `outhaul inspect` tells more",
+                        None => "see loading.allow_breaking in model.toml",
+                    };
+                    let (place, reason) = (artefact.path.display(), failure.reason.to_string());
+                    problems.push(Problem::of_place(place, reason, remedy).of_model(name));
+                }
+            }
+        }
+        problems.sort_by(|left, right| left.place.cmp(&right.place));
+        problems
+    }
+}
+
+fn gone_versions(
+    before: &BTreeMap<ModelVersion, Standing>,
+    after: &BTreeMap<ModelVersion, Standing>,
+) -> Vec<ModelVersion> {
+    before.keys().filter(|version| !after.contains_key(version)).copied().collect()
+}

@@ -1,0 +1,157 @@
+//! Bringing versions into memory: what the repository asks of its [`Loader`], and the threads that
+//! carry it out.
+//!
+//! Loading threads run below the rest of the process where the system allows it: a load may take a
+//! core for seconds, and requests come first.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use outhaul_types::{ModelManifest, ModelName, ModelVersion};
+
+use crate::plan::Id;
+use crate::record::Edition;
+use crate::{Resident, Source, VersionArtefact};
+
+/// Makes versions out of files. The repository knows when; this knows how.
+pub trait Loader: Send + Sync + 'static {
+    /// A version that answers.
+    type Served: Send + Sync + 'static;
+
+    /// Loads a version and warms it up. Several threads may load at once; a panic fails this load
+    /// alone.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the files are no model that can be served, or where the version would break
+    /// callers of the one in service.
+    fn load(&self, order: &LoadOrder<Self::Served>) -> Result<Loaded<Self::Served>, LoadFailure>;
+
+    /// Forgets what is kept of a version that exists no more.
+    fn forget(&self, model: &ModelName, version: ModelVersion);
+}
+
+/// A version to load.
+pub struct LoadOrder<S> {
+    /// Its model.
+    pub name: ModelName,
+    /// Its number.
+    pub version: ModelVersion,
+    /// What the user declares.
+    pub manifest: Arc<ModelManifest>,
+    /// Its model file, on this machine.
+    pub path: PathBuf,
+    /// The version whose callers this one would take over.
+    pub in_service: Option<Arc<Resident<S>>>,
+}
+
+/// A version in memory.
+pub struct Loaded<S> {
+    /// What answers.
+    pub served: S,
+    /// The bytes that it was measured to take.
+    pub memory: u64,
+}
+
+/// Why a version is not in memory.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoadFailure {
+    /// It could not be loaded. Trying again may help.
+    #[error("{0}")]
+    Failed(String),
+    /// It could be loaded, and would break callers.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// One load to carry out.
+pub(crate) struct Order<S> {
+    pub(crate) edition: Edition,
+    pub(crate) artefact: VersionArtefact,
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) name: ModelName,
+    pub(crate) in_service: Option<Arc<Resident<S>>>,
+}
+
+/// How a load ended.
+pub(crate) enum Outcome<S> {
+    Loaded(Loaded<S>),
+    Failed(LoadFailure),
+    /// The files changed meanwhile: what was loaded is no version at all.
+    Changed,
+}
+
+/// A load that has ended.
+pub(crate) struct Ended<S> {
+    pub(crate) id: Id,
+    pub(crate) edition: Edition,
+    pub(crate) outcome: Outcome<S>,
+    pub(crate) took: Duration,
+}
+
+/// Starts the threads that load. They end where the returned sender is dropped.
+pub(crate) fn spawn<L: Loader>(
+    threads: usize,
+    loader: &Arc<L>,
+    ended: impl Fn(Ended<L::Served>) + Send + Sync + Clone + 'static,
+) -> io::Result<Sender<Order<L::Served>>> {
+    let (send, orders) = channel();
+    let orders = Arc::new(Mutex::new(orders));
+    for index in 0..threads.max(1) {
+        let (loader, orders, ended) = (Arc::clone(loader), Arc::clone(&orders), ended.clone());
+        std::thread::Builder::new().name(format!("loading/{index}")).spawn(move || {
+            run_below_requests();
+            while let Some(order) = next(&orders) {
+                ended(carry_out(&*loader, order));
+            }
+        })?;
+    }
+    Ok(send)
+}
+
+fn next<S>(orders: &Mutex<Receiver<Order<S>>>) -> Option<Order<S>> {
+    orders.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+}
+
+/// Requests come first; where the system does not let us say so, loading goes on all the same.
+fn run_below_requests() {
+    #[cfg(target_os = "linux")]
+    {
+        use thread_priority::{ThreadPriority, ThreadPriorityValue};
+        // On Linux the middle of this scale is the usual niceness; lower is nicer.
+        if let Ok(value) = ThreadPriorityValue::try_from(30_u8) {
+            let _ =
+                thread_priority::set_current_thread_priority(ThreadPriority::Crossplatform(value));
+        }
+    }
+}
+
+fn carry_out<L: Loader>(loader: &L, order: Order<L::Served>) -> Ended<L::Served> {
+    let started = Instant::now();
+    let Order { edition, artefact, source, name, in_service } = order;
+    let id = (name.clone(), artefact.version);
+    let outcome = match source.fetch(&artefact) {
+        Err(_) if !source.is_unchanged(&artefact) => Outcome::Changed,
+        Err(error) => Outcome::Failed(LoadFailure::Failed(error.to_string())),
+        Ok(path) => {
+            let (version, manifest) = (artefact.version, Arc::clone(&edition.manifest));
+            let order = LoadOrder { name, version, manifest, path, in_service };
+            // A file that trips over a mistake of ours must not take the other models with it.
+            let loaded = catch_unwind(AssertUnwindSafe(|| loader.load(&order)));
+            let loaded = loaded.unwrap_or_else(|_| {
+                Err(LoadFailure::Failed("loading it panicked; see the log".to_owned()))
+            });
+            match loaded {
+                // Half a file may well be a model: one without its last layers.
+                _ if !source.is_unchanged(&artefact) => Outcome::Changed,
+                Ok(loaded) => Outcome::Loaded(loaded),
+                Err(failure) => Outcome::Failed(failure),
+            }
+        }
+    };
+    Ended { id, edition, outcome, took: started.elapsed() }
+}

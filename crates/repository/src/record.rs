@@ -1,0 +1,135 @@
+//! What is known of every model: found, asked for, held in memory, failed. The plan looks at it, the
+//! loop changes it.
+//!
+//! Nothing here decides, and nothing here knows a clock: instants come from outside.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use outhaul_types::{ModelManifest, ModelName, ModelVersion};
+use serde::{Deserialize, Serialize};
+
+use crate::{Identity, VersionArtefact};
+
+/// What somebody asked for, over and above what the folders hold. Kept over restarts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Asked {
+    /// That the model be loaded: the one version, or those that its policy chooses.
+    Load {
+        /// The version's number.
+        version: Option<u64>,
+    },
+    /// That it not be loaded.
+    Unload,
+}
+
+/// One content of a version with what is declared of it: a change of either is a new edition, which
+/// is loaded anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Edition {
+    pub(crate) identity: Identity,
+    pub(crate) manifest: Arc<ModelManifest>,
+}
+
+/// A version that a source holds.
+#[derive(Clone, Debug)]
+pub(crate) struct FoundVersion {
+    pub(crate) artefact: VersionArtefact,
+    /// When its files will have been left alone for long enough to be taken as whole.
+    pub(crate) whole_at: Instant,
+}
+
+/// A model that a source holds.
+#[derive(Clone, Debug)]
+pub(crate) struct FoundModel {
+    /// The index of the source.
+    pub(crate) source: usize,
+    pub(crate) manifest: Arc<ModelManifest>,
+    pub(crate) versions: BTreeMap<ModelVersion, FoundVersion>,
+    /// Why nothing new of it can be loaded, where something is wrong with what is declared.
+    pub(crate) blocked: Option<Arc<str>>,
+}
+
+impl FoundModel {
+    pub(crate) fn edition(&self, version: ModelVersion) -> Option<Edition> {
+        let identity = self.versions.get(&version)?.artefact.identity.clone();
+        Some(Edition { identity, manifest: Arc::clone(&self.manifest) })
+    }
+}
+
+/// A version in memory that answers.
+#[derive(Clone, Debug)]
+pub(crate) struct Serving {
+    pub(crate) edition: Edition,
+    /// Measured, in bytes.
+    pub(crate) memory: u64,
+    pub(crate) since: Instant,
+    pub(crate) last_used: Instant,
+}
+
+/// An attempt to load that failed.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) edition: Edition,
+    /// How often in a row.
+    pub(crate) attempts: u32,
+    /// When to try again; `None` where only another edition, or being asked to, can help.
+    pub(crate) retry_at: Option<Instant>,
+    pub(crate) reason: Arc<str>,
+}
+
+/// One version.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct VersionRecord {
+    pub(crate) serving: Option<Serving>,
+    /// The edition that is being loaded, and the bytes that it is expected to take.
+    pub(crate) loading: Option<(Edition, u64)>,
+    pub(crate) failure: Option<Failure>,
+    /// Since when a request waits for it.
+    pub(crate) demanded: Option<Instant>,
+    /// What an edition took when it was last in memory.
+    pub(crate) measured: Option<(Identity, u64)>,
+}
+
+impl VersionRecord {
+    /// Returns the failure of this edition, where it failed.
+    pub(crate) fn failure_of(&self, edition: &Edition) -> Option<&Failure> {
+        self.failure.as_ref().filter(|failure| failure.edition == *edition)
+    }
+
+    /// Returns whether this edition answers.
+    pub(crate) fn serves(&self, edition: &Edition) -> bool {
+        self.serving.as_ref().is_some_and(|serving| serving.edition == *edition)
+    }
+}
+
+/// One model.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ModelRecord {
+    /// `None` where no source holds it any more.
+    pub(crate) found: Option<FoundModel>,
+    pub(crate) asked: Option<Asked>,
+    pub(crate) versions: BTreeMap<ModelVersion, VersionRecord>,
+}
+
+impl ModelRecord {
+    pub(crate) fn version(&self, version: ModelVersion) -> Option<&VersionRecord> {
+        self.versions.get(&version)
+    }
+
+    pub(crate) fn serving(&self) -> impl Iterator<Item = (ModelVersion, &Serving)> {
+        self.versions
+            .iter()
+            .filter_map(|(version, record)| Some((*version, record.serving.as_ref()?)))
+    }
+}
+
+/// All models.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Records {
+    pub(crate) models: BTreeMap<ModelName, ModelRecord>,
+    /// Bytes of versions that answer no new request and still finish old ones.
+    pub(crate) leaving: u64,
+}

@@ -1,0 +1,355 @@
+//! Models in an object store, or on a server that gives files over HTTP.
+//!
+//! Looking lists what there is and reads declarations; a version's files come when it is fetched,
+//! into the cache. Invariant: what is fetched is what was listed when the artefact was found. The
+//! size is compared, and the tag is pinned, so that a version that is written while it is read is an
+//! error and never a mixture.
+//!
+//! Nothing is ever written to a store.
+
+mod address;
+mod download;
+mod failure;
+mod listing;
+mod mirror;
+mod objects;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use futures_util::{StreamExt, TryStreamExt};
+use object_store::ObjectStore;
+use object_store::path::Path as Location;
+use outhaul_types::Fill;
+use tokio::runtime::Handle;
+
+use super::cache::{Cache, CachedFile, Filling, disk, hexadecimal};
+use super::{Source, SourceError};
+use crate::{Identity, ModelFolder, Problem, Scan, VersionArtefact, scan};
+use address::Address;
+pub use address::is_url;
+use download::{Broken, receive};
+use failure::{failure, has_changed, is_refusal};
+use mirror::Mirror;
+use objects::{Members, Object, Objects};
+
+/// Longer than this no look takes, whatever the store does.
+const LOOK_LIMIT: Duration = Duration::from_secs(120);
+
+/// Files of one version are brought here so many at a time.
+const AT_A_TIME: usize = 4;
+
+/// The largest file for a warm-up request.
+const LARGEST_WARMUP: u64 = 16 * 1024 * 1024;
+
+/// Models in an object store or on an HTTP server.
+///
+/// Calls wait for the network, so they belong on a thread that may block and never into a task.
+pub struct Remote {
+    address: Address,
+    /// What objects' names are relative to.
+    folder: Location,
+    /// What is scanned in place of the store.
+    scanned: PathBuf,
+    mirror: Mutex<Mirror>,
+    /// What the last look found.
+    found: Mutex<HashMap<Identity, Arc<Members>>>,
+    cache: Arc<Cache>,
+    runtime: Handle,
+}
+
+impl Remote {
+    /// Names a place by its URL: `s3://`, `gs://`, `az://`, `abfs://`, `https://` or `http://`, then a folder of
+    /// models, a model's folder or one `.onnx` file. Credentials come from the environment. Nothing
+    /// is sent before the first look.
+    ///
+    /// `runtime` carries the network: one with several threads, or one that somebody else drives.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the URL cannot be one of models or may hold credentials, where the environment
+    /// contradicts itself, and where the cache cannot be written.
+    pub fn open(url: &str, cache: Arc<Cache>, runtime: Handle) -> Result<Self, SourceError> {
+        Remote::at(Address::parse(url)?, cache, runtime)
+    }
+
+    /// Names the folder `path` in a store that is open already; `place` is what it is called.
+    ///
+    /// # Errors
+    ///
+    /// Fails where `path` is not one, and where the cache cannot be written.
+    pub fn over(
+        store: Arc<dyn ObjectStore>,
+        (place, path): (&str, &str),
+        cache: Arc<Cache>,
+        runtime: Handle,
+    ) -> Result<Self, SourceError> {
+        let path = Location::parse(path).map_err(|error| SourceError {
+            place: place.to_owned(),
+            reason: error.to_string(),
+            passing: false,
+        })?;
+        let is_file = path.filename().is_some_and(|name| name.ends_with(".onnx"));
+        let address = Address::over(store, "check the credentials");
+        let address = Address { place: place.to_owned(), path, is_file, ..address };
+        Remote::at(address, cache, runtime)
+    }
+
+    fn at(address: Address, cache: Arc<Cache>, runtime: Handle) -> Result<Self, SourceError> {
+        let name = address.path.filename().map(str::to_owned);
+        // The whole of a bucket is called as the bucket is.
+        let name = name.or_else(|| address.place.rsplit('/').next().map(str::to_owned));
+        let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| "models".to_owned());
+        let work = cache.work_folder("mirror")?;
+        let (mirror, folder) = match address.path.parent() {
+            Some(parent) if address.is_file => (Mirror::new(work, "folder")?, parent),
+            _ => (Mirror::new(work, &name)?, address.path.clone()),
+        };
+        let scanned = match address.is_file {
+            true => mirror.folder().join(&name),
+            false => mirror.folder().to_owned(),
+        };
+        let (mirror, found) = (Mutex::new(mirror), Mutex::default());
+        Ok(Remote { address, folder, scanned, mirror, found, cache, runtime })
+    }
+
+    async fn look_now(&self, mirror: &mut Mirror) -> Result<Scan, Failed> {
+        let listing = listing::list(&self.address).await?;
+        let place = &self.address.place;
+        let objects = Objects::new(place, &self.folder, listing.objects, &listing.unnameable);
+        let mut unread = mirror.sync(&*self.address.store, &objects).await?;
+        let mut scan = scan(&[&self.scanned]);
+        let warmup = warmup_files(&scan, mirror, &objects);
+        unread.extend(mirror.fill(&*self.address.store, warmup).await);
+        for (name, broken) in unread {
+            self.refuse(&mut scan, mirror.folder(), &name, broken)?;
+        }
+        let mut found = HashMap::new();
+        for model in &mut scan.models {
+            for artefact in &mut model.versions {
+                let name = relative(mirror.folder(), &artefact.path);
+                let members = objects.members(artefact.version, &name);
+                artefact.identity = members.identity(place);
+                artefact.bytes = members.bytes();
+                artefact.changed = members.changed();
+                found.insert(artefact.identity.clone(), Arc::new(members));
+            }
+        }
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        self.show_urls(&mut scan.problems);
+        scan.problems.extend(untraceable(place, &objects));
+        scan.problems.extend(objects.problems);
+        Ok(scan)
+    }
+
+    /// Takes out the model whose declaration could not be read: without it, it would be served as
+    /// nobody declared it.
+    fn refuse(
+        &self,
+        scan: &mut Scan,
+        folder: &Path,
+        name: &str,
+        broken: Broken,
+    ) -> Result<(), Failed> {
+        let is_this_object = match &broken {
+            Broken::Store(error) if has_changed(error) => return Err(Failed::Moving),
+            Broken::Changed => return Err(Failed::Moving),
+            Broken::Store(error) => is_refusal(error),
+            Broken::Short { .. } | Broken::Disk(_) => false,
+        };
+        let error = self.broken(&self.url(name), &broken);
+        let path = folder.join(name);
+        let above = path.parent().unwrap_or(folder);
+        let (concerned, others): (Vec<_>, Vec<_>) =
+            scan.models.drain(..).partition(|model| above.starts_with(&model.path));
+        scan.models = others;
+        // What declares for a whole folder of models says nothing of any one.
+        if !is_this_object || concerned.is_empty() && above == folder {
+            return Err(Failed::With(error));
+        }
+        // It was scanned as an empty file, which may be wrong in its own way.
+        let shown = path.display().to_string();
+        scan.problems.retain(|problem| problem.place != shown);
+        let (rule, remedy) = error.reason.split_once("; ").unwrap_or((&error.reason, "mend it"));
+        let problem = Problem::of_place(&error.place, rule, remedy);
+        let model = concerned.first().map(|model| &model.name);
+        scan.problems.push(model.map_or(problem.clone(), |model| problem.of_model(model)));
+        for ModelFolder { name, versions, .. } in concerned {
+            let versions = versions.iter().map(|artefact| (name.clone(), artefact.version));
+            scan.refused.extend(versions);
+        }
+        Ok(())
+    }
+
+    /// A user knows the place by its URL.
+    fn show_urls(&self, problems: &mut [Problem]) {
+        let scanned = self.scanned.display().to_string();
+        let show = |text: &mut String| {
+            if text.contains(&scanned) {
+                *text = text.replace(&scanned, &self.address.place);
+            }
+        };
+        for problem in problems {
+            let texts = [&mut problem.place, &mut problem.rule, &mut problem.remedy];
+            texts.into_iter().chain(&mut problem.value).for_each(show);
+        }
+    }
+
+    async fn download(
+        &self,
+        members: &Members,
+        filling: &Filling<'_>,
+    ) -> Result<Vec<CachedFile>, SourceError> {
+        let bring = |(name, object): (String, Object)| async move {
+            let path = filling.folder.join(&name);
+            let mut file = filling.create(&name).map_err(|error| disk(&path, &error))?;
+            let received = receive(&*self.address.store, &object, &mut file).await;
+            let digest = received.map_err(|broken| match broken {
+                Broken::Disk(error) => disk(&path, &error),
+                broken => self.broken(&self.url(self.name(&object)), &broken),
+            })?;
+            file.sync_all().map_err(|error| disk(&path, &error))?;
+            Ok(CachedFile { path: name, bytes: object.bytes, sha256: hexadecimal(&digest) })
+        };
+        let files: Vec<_> = members.files.clone().into_iter().map(bring).collect();
+        futures_util::stream::iter(files).buffered(AT_A_TIME).try_collect().await
+    }
+
+    /// Returns an object's name relative to the place.
+    fn name<'o>(&self, object: &'o Object) -> &'o str {
+        let name = object.location.as_ref();
+        name.strip_prefix(self.folder.as_ref()).unwrap_or(name).trim_start_matches('/')
+    }
+
+    fn url(&self, name: &str) -> String {
+        match self.address.is_file {
+            true => self.address.place.clone(),
+            false => format!("{}/{name}", self.address.place),
+        }
+    }
+
+    fn broken(&self, place: &str, broken: &Broken) -> SourceError {
+        let place = place.to_owned();
+        let (reason, passing) = match broken {
+            Broken::Store(error) => return failure(place, error, self.address.remedy),
+            Broken::Disk(error) => return disk(self.cache.folder(), error),
+            Broken::Changed => ("the object has changed since it was found".to_owned(), false),
+            Broken::Short { arrived } => {
+                (format!("the store sent {arrived} bytes and then no more"), true)
+            }
+        };
+        SourceError { place, reason, passing }
+    }
+}
+
+impl Source for Remote {
+    fn place(&self) -> &str {
+        &self.address.place
+    }
+
+    fn look(&self) -> Result<Scan, SourceError> {
+        let mut mirror = self.mirror.lock().unwrap_or_else(PoisonError::into_inner);
+        let twice = async {
+            match self.look_now(&mut mirror).await {
+                // Somebody wrote while this was reading; the next listing tells of it.
+                Err(Failed::Moving) => self.look_now(&mut mirror).await,
+                looked => looked,
+            }
+        };
+        let limited = async { tokio::time::timeout(LOOK_LIMIT, twice).await };
+        let fail = |reason: String| SourceError {
+            place: self.address.place.clone(),
+            reason,
+            passing: true,
+        };
+        match self.runtime.block_on(limited) {
+            Ok(Ok(scan)) => Ok(scan),
+            Ok(Err(Failed::With(error))) => Err(error),
+            Ok(Err(Failed::Moving)) => {
+                Err(fail("what is there changed while it was looked at, twice".to_owned()))
+            }
+            Err(_) => Err(fail(format!("looking took longer than {} s", LOOK_LIMIT.as_secs()))),
+        }
+    }
+
+    fn fetch(&self, artefact: &VersionArtefact) -> Result<PathBuf, SourceError> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let members = found.get(&artefact.identity).cloned();
+        drop(found);
+        let bytes = members.as_ref().map_or(0, |members| members.bytes());
+        let files = self.cache.version(&artefact.identity, bytes, |filling| match &members {
+            Some(members) => self.runtime.block_on(self.download(members, filling)),
+            None => Err(SourceError {
+                place: self.address.place.clone(),
+                reason: format!("version {} is no longer what was found", artefact.version),
+                passing: false,
+            }),
+        })?;
+        Ok(files.join(artefact.path.file_name().unwrap_or_default()))
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        None
+    }
+}
+
+/// Why a look came to nothing.
+enum Failed {
+    /// The listing was out of date before it was read.
+    Moving,
+    With(SourceError),
+}
+
+impl From<SourceError> for Failed {
+    fn from(error: SourceError) -> Self {
+        Failed::With(error)
+    }
+}
+
+/// Returns the files that warm-up requests name and that are here without their content.
+fn warmup_files<'o>(
+    scan: &Scan,
+    mirror: &Mirror,
+    objects: &'o Objects,
+) -> Vec<(&'o str, &'o Object)> {
+    let mut wanted = Vec::new();
+    for model in &scan.models {
+        let requests = model.manifest.warmup.iter().flatten();
+        for input in requests.flat_map(|request| &request.inputs) {
+            let Fill::File(path) = &input.fill else { continue };
+            let name = relative(mirror.folder(), &model.path.join(path));
+            let listed = objects.by_name.get_key_value(&name);
+            wanted.extend(listed.filter(|(_, object)| object.bytes <= LARGEST_WARMUP));
+        }
+    }
+    wanted.sort_by_key(|(name, _)| *name);
+    wanted.dedup_by_key(|(name, _)| *name);
+    wanted.retain(|(name, _)| !mirror.has_content(name));
+    wanted.into_iter().map(|(name, object)| (name.as_str(), object)).collect()
+}
+
+/// Warns where a change can only be told by an object's size.
+fn untraceable(place: &str, objects: &Objects) -> Option<Problem> {
+    let mut without = objects
+        .by_name
+        .iter()
+        .filter(|(_, object)| object.tag.is_none() && object.changed == SystemTime::UNIX_EPOCH);
+    let (name, _) = without.next()?;
+    let rule = format!("the server gives neither ETag nor Last-Modified for {name:?}");
+    let remedy = "let it give one of them; a change that keeps the size is not seen";
+    Some(Problem::of_place(place, rule, remedy).warning())
+}
+
+/// Returns a path below a folder as objects are named.
+fn relative(folder: &Path, path: &Path) -> String {
+    let path = path.strip_prefix(folder).unwrap_or(path);
+    let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
+    parts.join("/")
+}
+
+#[cfg(test)]
+mod store_for_tests;
+#[cfg(test)]
+mod tests;
