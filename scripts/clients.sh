@@ -51,11 +51,11 @@ if command -v timeout >/dev/null; then
     bounded=(timeout --kill-after=10 "$limit")
 fi
 if [ -n "$clients" ]; then
-    "${bounded[@]}" "$environment/bin/python" -m pytest -c python/pytest.ini python/tests --ignore-glob='*/test_convert*' "$@"
+    ${bounded[@]+"${bounded[@]}"} "$environment/bin/python" -m pytest -c python/pytest.ini python/tests --ignore-glob='*/test_convert*' "$@"
 fi
 if [ -n "$conversion" ]; then
     environment=$(sh scripts/venv.sh convert python/requirements-convert.txt)
     # The fixtures in conftest.py need the clients of the other environment.
-    PYTHONPATH=python "${bounded[@]}" "$environment/bin/python" -m pytest -c python/pytest.ini --noconftest \
+    PYTHONPATH="$PWD/python" ${bounded[@]+"${bounded[@]}"} "$environment/bin/python" -m pytest -c python/pytest.ini --noconftest \
         python/tests/test_convert*.py "$@"
 fi

@@ -28,6 +28,8 @@ class Original:
         """Returns what the original answers, by output name."""
         try:
             return {name: np.asarray(values) for name, values in self._answers(rows).items()}
+        except ImportError as error:
+            raise ConversionError(f"a package is missing: {error}; install with: pip install './python[{self.kind}]'") from error
         except Exception as error:
             raise ConversionError(f"the original fails on the sample: {error}; give one that suits it") from error
 

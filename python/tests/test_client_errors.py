@@ -181,15 +181,9 @@ def test_shared_memory_is_refused_rather_than_ignored(client):
 
 
 @pytest.mark.parametrize("method", ["load_model", "unload_model"])
-@pytest.mark.parametrize("model", ["iris", "no_such_model"])
-def test_repository_control_is_refused_where_it_is_not_offered(client, method, model):
-    with pytest.raises(InferenceServerException) as failure:
-        client.call(method, model)
-    status = failure.value.status()
-    if client.is_http:
-        assert status.startswith("4"), failure.value
-    else:
-        assert status in ("StatusCode.UNIMPLEMENTED", "StatusCode.NOT_FOUND", "StatusCode.INVALID_ARGUMENT"), failure.value
+def test_repository_control_of_an_unknown_model(client, method):
+    text = refused(client, "unknown", method, "no_such_model")
+    assert text.startswith("Request for unknown model") and "'no_such_model'" in text
     assert client.call("is_model_ready", "iris")
 
 

@@ -30,6 +30,8 @@ def explicit(tmp_path_factory):
     add(models, "damaged", 1, "unknown_operator")
     flags = ["--mode", "explicit", "--load-model", "iris", "--state", f"sqlite://{home / 'state.sqlite'}"]
     with Server(models, home / "log", *flags) as server:
+        # Files that were copied a moment ago are left alone until they are sure to be whole.
+        wait_until(lambda: server.get("/v2/models/iris/ready").status == 200, "iris to be loaded")
         yield server
 
 

@@ -134,6 +134,7 @@ mod tests {
         let monitor = Monitor::new();
         let model = monitor.model(&iris(), ModelVersion(1));
         let timings = Timings {
+            load: Duration::ZERO,
             queue: Duration::from_micros(30),
             assemble: Duration::from_micros(2),
             compute: Duration::from_micros(6),

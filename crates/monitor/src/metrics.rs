@@ -239,8 +239,14 @@ mod tests {
     fn statistics_are_the_sums_of_what_was_recorded() {
         let metrics = ModelMetrics::default();
         let ns = Duration::from_nanos;
-        let timings =
-            Timings { queue: ns(5), assemble: ns(4), compute: ns(3), split: ns(2), batch_rows: 8 };
+        let timings = Timings {
+            load: ns(0),
+            queue: ns(5),
+            assemble: ns(4),
+            compute: ns(3),
+            split: ns(2),
+            batch_rows: 8,
+        };
         metrics.record_request(Ok(()), ns(20), &timings, 6);
         metrics.record_request(Ok(()), ns(30), &timings, 2);
         metrics.record_request(Err(ErrorKind::Overloaded), ns(1), &timings, 9);

@@ -46,6 +46,7 @@ async fn collector() -> (String, mpsc::UnboundedReceiver<ExportTraceServiceReque
 
 fn request(parent: Option<TraceParent>) -> RequestSpan<'static> {
     let timings = Timings {
+        load: Duration::ZERO,
         queue: Duration::from_millis(2),
         compute: Duration::from_millis(3),
         batch_rows: 4,

@@ -34,7 +34,10 @@ impl Loader for OnnxLoader {
         let mark = self.meter.begin();
         let served = self.start(order)?;
         let memory = mark.held();
-        announce(&served, memory);
+        match order.on_demand {
+            true => tracing::debug!(model = %order.name, version = %order.version, memory, "ready"),
+            false => announce(&served, memory),
+        }
         Ok(Loaded { served, memory })
     }
 
@@ -46,7 +49,7 @@ impl Loader for OnnxLoader {
 impl OnnxLoader {
     fn start(&self, order: &LoadOrder<ServedVersion>) -> Result<ServedVersion, LoadFailure> {
         let failed = |error: &dyn std::error::Error| LoadFailure::Failed(error_chain(error));
-        let LoadOrder { name, version, manifest, path, in_service } = order;
+        let LoadOrder { name, version, manifest, path, in_service, .. } = order;
         let onnx = outhaul_onnx::read(path).map_err(|error| failed(&error))?;
         let declared = outhaul_router::Declared::apply(&onnx.signature, manifest);
         let declared = declared.map_err(|error| failed(&error))?;

@@ -38,6 +38,7 @@ fn main() {
             .into_iter()
             .collect(),
         timings: Timings {
+            load: Duration::ZERO,
             queue: Duration::from_nanos(1_234),
             assemble: Duration::from_nanos(210),
             compute: Duration::from_nanos(6_120),

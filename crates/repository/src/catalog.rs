@@ -440,10 +440,8 @@ mod tests {
         let catalog = Catalog::new();
         catalog.publish([ready(1, 101), ready(2, 102)]);
         let label = |text: &str| Label::new(text).unwrap();
-        let labels = BTreeMap::from([
-            (label("stable"), ModelVersion(1)),
-            (label("gone"), ModelVersion(7)),
-        ]);
+        let labels =
+            BTreeMap::from([(label("stable"), ModelVersion(1)), (label("gone"), ModelVersion(7))]);
         catalog.update(|draft| {
             draft.set_facts(&name("iris"), ModelFacts { labels, ..ModelFacts::default() });
         });

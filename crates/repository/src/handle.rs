@@ -20,7 +20,9 @@ pub enum AskError {
     #[error("Request for unknown model: '{0}' is not found in the repository")]
     UnknownModel(String),
     /// The model has no such version.
-    #[error("Request for unknown model: '{model}' version {version} is not found in the repository")]
+    #[error(
+        "Request for unknown model: '{model}' version {version} is not found in the repository"
+    )]
     UnknownVersion {
         /// The model.
         model: ModelName,
@@ -70,8 +72,15 @@ impl Classify for AskError {
 pub(crate) enum Request {
     /// A request waits for this version.
     Wake(ModelName, ModelVersion),
-    Load { model: String, version: Option<ModelVersion>, reply: Reply },
-    Unload { model: String, reply: Reply },
+    Load {
+        model: String,
+        version: Option<ModelVersion>,
+        reply: Reply,
+    },
+    Unload {
+        model: String,
+        reply: Reply,
+    },
     /// Tell when nothing is on its way any more.
     Settle(mpsc::Sender<()>),
     Stop,

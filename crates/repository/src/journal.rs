@@ -125,6 +125,11 @@ impl Journal {
         self.put(&asked_space(place), name.as_str(), &value)
     }
 
+    /// Forgets what was asked for.
+    pub(crate) fn ask_nothing(&mut self, place: &str, name: &ModelName) -> Result<(), String> {
+        self.delete(&asked_space(place), name.as_str())
+    }
+
     /// Keeps that a version was refused.
     pub(crate) fn refuse(&mut self, place: &str, id: &Id, refusal: &Refusal) -> Result<(), String> {
         let value = serde_json::to_string(refusal).map_err(|error| error.to_string())?;
@@ -133,8 +138,12 @@ impl Journal {
 
     /// Forgets that a version was refused.
     pub(crate) fn accept(&mut self, place: &str, id: &Id) -> Result<(), String> {
+        self.delete(&refused_space(place), &key(id))
+    }
+
+    fn delete(&self, space: &str, key: &str) -> Result<(), String> {
         let (Some(store), Some(runtime)) = (&self.store, &self.runtime) else { return Ok(()) };
-        let deleted = runtime.block_on(store.delete(&refused_space(place), &key(id)));
+        let deleted = runtime.block_on(store.delete(space, key));
         deleted.map(drop).map_err(|error| error_chain(&error))
     }
 

@@ -187,6 +187,8 @@ struct Keeper<L: Loader> {
     shown: Shown,
     /// Whether something may be wrong, or mended, that is not told yet.
     problems_changed: bool,
+    /// Whether an answer has changed what is asked for.
+    decide_again: bool,
     stopped: bool,
 }
 
@@ -250,6 +252,7 @@ impl<L: Loader> Keeper<L> {
             tickets: 0,
             shown,
             problems_changed: false,
+            decide_again: false,
             stopped: false,
         })
     }
@@ -283,7 +286,10 @@ impl<L: Loader> Keeper<L> {
             self.shown.has_looked.store(true, Ordering::Release);
         }
         self.answer(now);
-        decision.wake_at
+        match std::mem::take(&mut self.decide_again) {
+            true => Some(now),
+            false => decision.wake_at,
+        }
     }
 
     /// The plan evicts what was used longest ago, so it must know when that was.
@@ -349,6 +355,7 @@ impl<L: Loader> Keeper<L> {
             source: Arc::clone(&self.sources[found.source].source),
             name: name.clone(),
             in_service,
+            on_demand: self.policy.is_on_demand(found),
         };
         record.versions.entry(*version).or_default().loading = Some((edition, need));
         // The loading threads live as long as the sender.

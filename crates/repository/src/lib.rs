@@ -14,15 +14,16 @@ mod keeper;
 mod loading;
 mod lookout;
 mod manifest;
-mod resident;
-mod record;
 mod plan;
 mod problem;
+mod record;
+mod resident;
 mod scan;
 pub mod source;
 
 pub use catalog::{
-    Catalog, Change, Draft, ModelEntry, ModelFacts, Snapshot, Unresolved, VersionEntry, VersionState,
+    Catalog, Change, Draft, ModelEntry, ModelFacts, Snapshot, Unresolved, VersionEntry,
+    VersionState,
 };
 pub use declared::{Declarations, Rule, Value, nearest};
 pub use handle::{AskError, Handle};
@@ -33,7 +34,7 @@ pub use manifest::{MANIFEST_FILE, MANIFEST_KEYS, read_manifest, write_manifest};
 pub use problem::{Problem, Severity};
 pub use resident::Resident;
 pub use scan::{
-    Identity, MODEL_FILE, ModelFolder, Scan, VersionArtefact, artefact as artefact_of, artefact_files, scan,
+    Identity, MODEL_FILE, ModelFolder, Scan, VersionArtefact, artefact as artefact_of,
+    artefact_files, scan,
 };
 pub use source::{Cache, LocalFolder, Remote, Source, SourceError, is_url};
-

@@ -47,6 +47,9 @@ pub struct LoadOrder<S> {
     pub path: PathBuf,
     /// The version whose callers this one would take over.
     pub in_service: Option<Arc<Resident<S>>>,
+    /// Whether a request asks for it: then it may be loaded and let go many times an hour, and is not
+    /// worth a line in the log each time.
+    pub on_demand: bool,
 }
 
 /// A version in memory.
@@ -75,6 +78,7 @@ pub(crate) struct Order<S> {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) name: ModelName,
     pub(crate) in_service: Option<Arc<Resident<S>>>,
+    pub(crate) on_demand: bool,
 }
 
 /// How a load ended.
@@ -132,14 +136,14 @@ fn run_below_requests() {
 
 fn carry_out<L: Loader>(loader: &L, order: Order<L::Served>) -> Ended<L::Served> {
     let started = Instant::now();
-    let Order { edition, artefact, source, name, in_service } = order;
+    let Order { edition, artefact, source, name, in_service, on_demand } = order;
     let id = (name.clone(), artefact.version);
     let outcome = match source.fetch(&artefact) {
         Err(_) if !source.is_unchanged(&artefact) => Outcome::Changed,
         Err(error) => Outcome::Failed(LoadFailure::Failed(error.to_string())),
         Ok(path) => {
             let (version, manifest) = (artefact.version, Arc::clone(&edition.manifest));
-            let order = LoadOrder { name, version, manifest, path, in_service };
+            let order = LoadOrder { name, version, manifest, path, in_service, on_demand };
             // A file that trips over a mistake of ours must not take the other models with it.
             let loaded = catch_unwind(AssertUnwindSafe(|| loader.load(&order)));
             let loaded = loaded.unwrap_or_else(|_| {

@@ -11,8 +11,8 @@
 //!    at once; and so is a new edition or version of a model that is in memory, which replaces it.
 //! 3. A version that is no longer wanted **goes** once nothing that is wanted of its model is on its
 //!    way. The last version of a model that answers goes only when the model is gone or unloaded.
-//! 4. A load **starts** where a place is free and where, with a budget, what is in memory (what
-//!    still drains included) is within it and will be, but for this one load. To make room the
+//! 4. Without a budget every load **starts**. With one, a load starts where a place is free and what
+//!    is in memory (what still drains included) is within it and will be, but for this one load. To make room the
 //!    version that was used longest ago is **evicted**, except pinned ones, those that have not been
 //!    in memory for their minimum, and the model's own.
 //!
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use outhaul_types::{ModelName, ModelVersion, VersionPolicy};
 
-use crate::record::{Asked, Edition, FoundModel, ModelRecord, Records};
+use crate::record::{Asked, Edition, FoundModel, FoundVersion, ModelRecord, Records};
 
 /// The rules of the server.
 #[derive(Clone, Debug)]
@@ -36,13 +36,13 @@ pub(crate) struct Policy {
     pub(crate) memory_budget: Option<u64>,
     /// How long a version stays in memory at least.
     pub(crate) min_residency: Duration,
-    /// Loads that may run at a time.
+    /// Loads that may be under way at a time, where there is a budget.
     pub(crate) parallel_loads: usize,
 }
 
 impl Policy {
     /// Returns whether a model waits for a request before it is loaded.
-    fn is_on_demand(&self, found: &FoundModel) -> bool {
+    pub(crate) fn is_on_demand(&self, found: &FoundModel) -> bool {
         self.memory_budget.is_some() && !found.manifest.loading.pin
     }
 
@@ -105,12 +105,19 @@ pub(crate) fn decide(
 /// Returns the versions of a model that ought to be loadable now, were they asked for: those that the
 /// policy chooses and those that carry a label.
 pub(crate) fn chosen(record: &ModelRecord, now: Instant) -> BTreeSet<ModelVersion> {
-    let Some(found) = &record.found else { return BTreeSet::new() };
     // What answers already is no less wanted while its files are being written anew.
     let answers = |version| record.version(version).is_some_and(|known| known.serving.is_some());
+    choose(record, |version, found| found.whole_at <= now || answers(version))
+}
+
+/// The policy's choice among the versions that `may` be chosen.
+fn choose(
+    record: &ModelRecord,
+    may: impl Fn(ModelVersion, &FoundVersion) -> bool,
+) -> BTreeSet<ModelVersion> {
+    let Some(found) = &record.found else { return BTreeSet::new() };
     let whole = |version: &ModelVersion| {
-        let found = found.versions.get(version);
-        found.is_some_and(|found| found.whole_at <= now || answers(*version))
+        found.versions.get(version).is_some_and(|found| may(*version, found))
     };
     if let Some(Asked::Load { version: Some(number) }) = record.asked {
         return [ModelVersion(number)].into_iter().filter(whole).collect();
@@ -295,9 +302,9 @@ impl<'r> Room<'r> {
 
     fn admit(&mut self, candidates: Vec<Candidate>, decision: &mut Decision) {
         let Some(budget) = self.policy.memory_budget else {
-            let free = self.policy.parallel_loads.saturating_sub(self.loads);
-            let first = candidates.into_iter().take(free);
-            decision.load.extend(first.map(|candidate| (candidate.id, candidate.need)));
+            // Nothing is to be held back: the loading threads take one after the other. Deciding anew
+            // about a thousand models after each of a thousand loads would take longer than they do.
+            decision.load.extend(candidates.into_iter().map(|each| (each.id, each.need)));
             return;
         };
         for candidate in candidates {
@@ -424,6 +431,10 @@ pub(crate) fn standings(
 ) -> BTreeMap<ModelVersion, Standing> {
     let mut versions = chosen(record, now);
     versions.extend(record.serving().map(|(version, _)| version));
+    if versions.is_empty() {
+        // What is still being written is on its way, where nothing else answers.
+        versions = choose(record, |_, _| true);
+    }
     if let Some(found) = record.found.as_ref().filter(|found| found.blocked.is_some()) {
         versions.extend(found.versions.keys().copied());
     }

@@ -84,19 +84,23 @@ impl Router {
         context: &RequestContext,
     ) -> Result<InferResponse, RouterError> {
         let started = Instant::now();
+        let mut load = Duration::ZERO;
         let served = match self.catalog.resolve(&request.model, &request.version) {
             Ok(served) => served,
             Err(Unresolved::Asleep(_)) => {
                 let limit = asked_deadline(&request.parameters, context, started)?;
-                self.awake(&request.model, &request.version, limit, started).await?
+                let served = self.awake(&request.model, &request.version, limit, started).await?;
+                load = started.elapsed();
+                served
             }
             Err(reason) => return Err(RouterError::unresolved(&request.model, reason)),
         };
         served.touch(started);
-        let result = self.infer_on(&served, request, context, started).await;
+        let mut result = self.infer_on(&served, request, context, started).await;
         let total = started.elapsed();
-        match &result {
+        match &mut result {
             Ok((response, rows)) => {
+                response.timings.load = load;
                 served.metrics().record_request(Ok(()), total, &response.timings, *rows);
             }
             Err(error) => {

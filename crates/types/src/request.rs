@@ -158,6 +158,8 @@ fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 /// How the time of one answer was spent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timings {
+    /// Waiting for the model to be loaded; zero where it was in memory.
+    pub load: Duration,
     /// Waiting for an instance.
     pub queue: Duration,
     /// Joining the requests of a batch.

@@ -3,7 +3,8 @@
 //! The listeners are up before the models are loaded, so that a load balancer can ask whether the
 //! server is ready. A server that has nothing to serve at all ends with an error.
 
-use std::collections::BTreeMap;
+mod report;
+
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,14 +13,14 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use outhaul::types::error_chain;
 use outhaul::{
-    Engines, Keeping, ModelDescription, OpenOptions, Place, Problem, RepositoryConfig, Router,
+    Engines, Keeping, OpenOptions, Place, Problem, RepositoryConfig, Router,
     VersionStatus,
 };
 use outhaul_monitor::logging::{self, LogConfig};
 use outhaul_monitor::trace::TraceConfig;
 use outhaul_monitor::{Monitor, Tracer};
 use outhaul_protocol::DecodeLimits;
-use outhaul_router::{BatchMode, Standing};
+use outhaul_router::Standing;
 use outhaul_server::grpc::GrpcConfig;
 use outhaul_server::http::HttpConfig;
 use outhaul_server::{App, AppConfig};
@@ -146,6 +147,7 @@ pub(super) struct Running {
     servers: JoinSet<Result<()>>,
     tracer: Option<Arc<Tracer>>,
     drain_timeout: std::time::Duration,
+    memory_budget: Option<u64>,
 }
 
 impl Running {
@@ -185,6 +187,7 @@ impl Running {
             servers: JoinSet::new(),
             tracer,
             drain_timeout: config.drain_timeout.value,
+            memory_budget: config.memory_budget.value,
         };
         running.spawn_servers(config, &app, http, grpc);
         Ok(running)
@@ -258,16 +261,9 @@ impl Running {
     }
 
     pub(super) fn report_models(&self, out: &mut impl Write) -> Result<()> {
-        let models = self.router.models();
-        let ready: Vec<_> = models.iter().filter_map(|model| model.ready.as_deref()).collect();
-        writeln!(out, "\n{}\n", models_table(&ready))?;
-        out.write_all(engine_reasons(&ready).as_bytes())?;
-        if !self.problems.is_empty() {
-            writeln!(out, "\nProblems")?;
-            for problem in &self.problems {
-                writeln!(out, "  {problem}")?;
-            }
-        }
+        let budget = self.memory_budget;
+        out.write_all(report::models(&self.router.models(), budget).as_bytes())?;
+        out.write_all(report::problems(&self.problems).as_bytes())?;
         writeln!(out, "\nReady. Ctrl-C stops.")?;
         out.flush()?;
         Ok(())
@@ -400,52 +396,10 @@ fn address(listener: Option<&TcpListener>) -> Result<Option<SocketAddr>> {
     listener.map(TcpListener::local_addr).transpose().context("cannot tell the port")
 }
 
-fn models_table(models: &[&ModelDescription]) -> String {
-    let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING);
-    table.set_header(["MODEL", "VERSION", "ENGINE", "INSTANCES", "BATCHING"]);
-    for model in models {
-        let batching = match &model.batching {
-            BatchMode::Exact => format!("exact, up to {} rows", model.max_rows),
-            BatchMode::Inexact(reason) => {
-                format!("inexact, up to {} rows: {reason}", model.max_rows)
-            }
-            BatchMode::Off(reason) => format!("off: {reason}"),
-        };
-        let instances = match model.threads {
-            1 => model.instances.to_string(),
-            threads => format!("{} of {threads} threads", model.instances),
-        };
-        table.add_row([
-            model.name.to_string(),
-            model.version.to_string(),
-            model.engine.to_owned(),
-            instances,
-            batching,
-        ]);
-    }
-    let table = table.to_string();
-    let lines = table.lines().map(|line| format!(" {}", line.trim_end()));
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-/// Says why each engine was chosen, and for which models where not all have the same reason.
-fn engine_reasons(models: &[&ModelDescription]) -> String {
-    let mut reasons: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
-    for model in models {
-        let of = format!("{} {}", model.name, model.version);
-        reasons.entry((model.engine, &model.engine_reason)).or_default().push(of);
-    }
-    let is_one = reasons.len() == 1;
-    let line = |((engine, reason), of): (&(&str, &str), &Vec<String>)| match is_one {
-        true => format!("  {engine}: {reason}\n"),
-        false => format!("  {engine} for {}: {reason}\n", of.join(", ")),
-    };
-    reasons.iter().map(line).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::config::Sources;
 
@@ -462,48 +416,6 @@ mod tests {
                 "cannot serve HTTP on {address} (flag --http); another program listens there: stop \
                  it, or choose another with --http"
             )
-        );
-    }
-
-    #[test]
-    fn the_models_and_their_engines_are_told() {
-        let model = |name: &str, engine, reason: &str, batching| ModelDescription {
-            name: outhaul::types::ModelName::new(name).unwrap(),
-            version: outhaul::types::ModelVersion(1),
-            signature: outhaul::types::ModelSignature::default(),
-            engine,
-            engine_reason: reason.to_owned(),
-            batching,
-            max_rows: 32,
-            max_delay: std::time::Duration::ZERO,
-            instances: 2,
-            threads: if engine == "embedded" { 4 } else { 1 },
-        };
-        let found = "its library was found";
-        let iris = model("iris", "onnxruntime", found, BatchMode::Exact);
-        let int8 = BatchMode::Off("rows mix".to_owned());
-        let int8 = model("int8", "onnxruntime", found, int8);
-        let inexact = BatchMode::Inexact("rows mix".to_owned());
-        let other = model("other", "embedded", "the manifest asks for it", inexact);
-        let rows: Vec<Vec<String>> = models_table(&[&iris, &int8, &other])
-            .lines()
-            .map(|line| line.split_whitespace().map(str::to_owned).collect())
-            .collect();
-        let joined: Vec<String> = rows.iter().map(|row| row.join(" ")).collect();
-        assert_eq!(
-            joined,
-            [
-                "MODEL VERSION ENGINE INSTANCES BATCHING",
-                "iris 1 onnxruntime 2 exact, up to 32 rows",
-                "int8 1 onnxruntime 2 off: rows mix",
-                "other 1 embedded 2 of 4 threads inexact, up to 32 rows: rows mix",
-            ]
-        );
-        assert_eq!(engine_reasons(&[&iris, &int8]), "  onnxruntime: its library was found\n");
-        assert_eq!(
-            engine_reasons(&[&iris, &int8, &other]),
-            "  embedded for other 1: the manifest asks for it\n  onnxruntime for iris 1, int8 1: \
-             its library was found\n"
         );
     }
 }

@@ -56,6 +56,8 @@ fn raw_contents(tensor: &Tensor) -> Bytes {
 fn time_split(timings: &Timings) -> BTreeMap<String, InferParameter> {
     let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
     let rows = i64::try_from(timings.batch_rows).unwrap_or(i64::MAX);
+    // Only where it was waited for: most models are in memory.
+    let load = (!timings.load.is_zero()).then(|| ("load_us", micros(timings.load)));
     [
         ("assemble_us", micros(timings.assemble)),
         ("batch_rows", rows),
@@ -64,6 +66,7 @@ fn time_split(timings: &Timings) -> BTreeMap<String, InferParameter> {
         ("split_us", micros(timings.split)),
     ]
     .into_iter()
+    .chain(load)
     .map(|(name, value)| {
         let parameter_choice = Some(ParameterChoice::Int64Param(value));
         (name.to_owned(), InferParameter { parameter_choice })

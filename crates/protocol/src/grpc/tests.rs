@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use outhaul_types::{
-    Classify, DataType, ErrorKind, InferRequest, InferResponse, Label, ModelName,
-    ModelVersion, NamedTensor, Parameter, Shape, Strings, Tensor, Timings, VersionChoice,
+    Classify, DataType, ErrorKind, InferRequest, InferResponse, Label, ModelName, ModelVersion,
+    NamedTensor, Parameter, Shape, Strings, Tensor, Timings, VersionChoice,
 };
 use prost::Message;
 use smallvec::smallvec;
@@ -387,6 +387,7 @@ fn an_answer_is_written_as_raw_contents() {
             named("words", Tensor::from_strings([2], strings).unwrap()),
         ],
         timings: Timings {
+            load: Duration::ZERO,
             queue: Duration::from_micros(10),
             compute: Duration::from_micros(20),
             batch_rows: 4,

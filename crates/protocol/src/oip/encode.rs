@@ -215,7 +215,13 @@ fn write_float<F: JsonFloat>(out: &mut Vec<u8>, value: F, is_finite: bool) {
 }
 
 fn write_timings(out: &mut Vec<u8>, timings: &Timings) {
-    out.extend_from_slice(b",\"parameters\":{\"queue_us\":");
+    out.extend_from_slice(b",\"parameters\":{");
+    if !timings.load.is_zero() {
+        out.extend_from_slice(b"\"load_us\":");
+        write_microseconds(out, timings.load);
+        out.push(b',');
+    }
+    out.extend_from_slice(b"\"queue_us\":");
     write_microseconds(out, timings.queue);
     out.extend_from_slice(b",\"assemble_us\":");
     write_microseconds(out, timings.assemble);

@@ -494,6 +494,7 @@ fn an_answer_is_written_in_the_forms_asked_for() {
     let mut response = response(outputs);
     response.id = Some("7\n".into());
     response.timings = Timings {
+        load: Duration::ZERO,
         queue: Duration::from_nanos(1_250),
         assemble: Duration::ZERO,
         compute: Duration::from_millis(2),

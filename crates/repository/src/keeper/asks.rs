@@ -23,6 +23,9 @@ pub(super) struct Asking {
 /// An ask that waits for versions to be loaded.
 pub(super) struct Waiting {
     model: ModelName,
+    /// What had been asked for before, to go back to where one version is asked for and fails: the
+    /// others are not to be lost for it.
+    before: Option<Option<Asked>>,
     reply: Reply,
 }
 
@@ -51,7 +54,10 @@ impl<L: Loader> Keeper<L> {
         self.asking = later;
         for Asking { model, version, reply, .. } in ready {
             match self.take_up(&model, version, now) {
-                Ok(model) => self.waiting.push(Waiting { model, reply }),
+                Ok((model, before)) => {
+                    let before = version.map(|_| before);
+                    self.waiting.push(Waiting { model, before, reply });
+                }
                 // Whoever asked may be gone.
                 Err(error) => drop(reply.send(Err(error))),
             }
@@ -63,7 +69,7 @@ impl<L: Loader> Keeper<L> {
         model: &str,
         version: Option<ModelVersion>,
         now: Instant,
-    ) -> Result<ModelName, AskError> {
+    ) -> Result<(ModelName, Option<Asked>), AskError> {
         let (name, place) = self.find(model)?;
         let found = self.records.models.get(&name).and_then(|record| record.found.as_ref());
         let holds = |version: &ModelVersion| {
@@ -75,7 +81,7 @@ impl<L: Loader> Keeper<L> {
         let asked = Asked::Load { version: version.map(|version| version.0) };
         self.journal.ask(&place, &name, asked).map_err(|reason| not_kept(&name, reason))?;
         let record = self.records.models.entry(name.clone()).or_default();
-        record.asked = Some(asked);
+        let before = record.asked.replace(asked);
         // Whoever asks knows that the files are whole, and that it is worth another try.
         for version in record.found.iter_mut().flat_map(|found| found.versions.values_mut()) {
             version.whole_at = version.whole_at.min(now);
@@ -87,7 +93,23 @@ impl<L: Loader> Keeper<L> {
             record.versions.entry(version).or_default().demanded.get_or_insert(now);
         }
         self.attention.insert(name.clone());
-        Ok(name)
+        Ok((name, before))
+    }
+
+    /// Goes back to what had been asked for before.
+    fn take_back(&mut self, name: &ModelName, before: Option<Asked>) {
+        let kept = self.find(name.as_str()).and_then(|(_, place)| {
+            let kept = match before {
+                Some(asked) => self.journal.ask(&place, name, asked),
+                None => self.journal.ask_nothing(&place, name),
+            };
+            kept.map_err(|reason| not_kept(name, reason))
+        });
+        if let (Ok(()), Some(record)) = (kept, self.records.models.get_mut(name)) {
+            record.asked = before;
+            self.attention.insert(name.clone());
+            self.decide_again = true;
+        }
     }
 
     pub(super) fn unload(&mut self, model: &str, reply: Reply) {
@@ -102,7 +124,7 @@ impl<L: Loader> Keeper<L> {
         });
         match unloaded {
             // Answered when it is published.
-            Ok(model) => self.waiting.push(Waiting { model, reply }),
+            Ok(model) => self.waiting.push(Waiting { model, before: None, reply }),
             Err(error) => drop(reply.send(Err(error))),
         }
     }
@@ -146,11 +168,16 @@ impl<L: Loader> Keeper<L> {
 
     /// Answers whoever waited for what has come to rest.
     pub(super) fn answer(&mut self, now: Instant) {
-        for Waiting { model, reply } in std::mem::take(&mut self.waiting) {
+        for Waiting { model, before, reply } in std::mem::take(&mut self.waiting) {
             let record = self.records.models.get(&model);
             match record.map_or(Some(Ok(())), |record| self.outcome(&model, record, now)) {
-                Some(outcome) => drop(reply.send(outcome)),
-                None => self.waiting.push(Waiting { model, reply }),
+                Some(outcome) => {
+                    if let (Err(_), Some(before)) = (&outcome, before) {
+                        self.take_back(&model, before);
+                    }
+                    let _ = reply.send(outcome);
+                }
+                None => self.waiting.push(Waiting { model, before, reply }),
             }
         }
         if !self.settling.is_empty() && self.is_settled(now) {
@@ -181,13 +208,15 @@ impl<L: Loader> Keeper<L> {
         for version in chosen(record, now) {
             let edition = found.edition(version)?;
             let known = record.version(version)?;
-            if known.loading.is_some() {
+            if known.loading.is_some() || known.demanded.is_some() {
                 return None;
             }
             // Ascending, so what stays is the newest version's: it is the one that was asked for.
             newest = match known.failure_of(&edition) {
                 Some(failure) => failed(&failure.reason),
                 None if known.serves(&edition) => Some(Ok(())),
+                // It was loaded, and had to make room for another since.
+                None if self.policy.memory_budget.is_some() => Some(Ok(())),
                 None => return None,
             };
         }
@@ -200,17 +229,19 @@ impl<L: Loader> Keeper<L> {
         let seen = self.sources.iter().all(|known| known.seen.is_some());
         let at_rest = |record: &ModelRecord| {
             let standings = crate::plan::standings(&self.policy, record, now);
-            let mut moving = record.versions.values().filter(|known| known.loading.is_some());
             let waits = |standing: &crate::plan::Standing| {
                 use crate::plan::Standing::{Loading, Waking};
                 matches!(standing, Loading | Waking)
             };
             let versions = record.found.iter().flat_map(|found| found.versions.values());
             let mut settling = versions.filter(|version| version.whole_at > now);
-            let rests = moving.next().is_none() && settling.next().is_none();
-            rests && !standings.values().any(waits)
+            settling.next().is_none() && !standings.values().any(waits)
         };
-        seen && self.records.models.values().all(at_rest)
+        let mut records = self.records.models.values();
+        let mut versions = records.clone().flat_map(|record| record.versions.values());
+        // The cheap question first: it is asked after each of a thousand loads.
+        let is_loading = versions.any(|known| known.loading.is_some());
+        seen && !is_loading && records.all(at_rest)
     }
 }
 

@@ -52,9 +52,8 @@ fn versions(value: &Value, faults: &mut Faults) -> Option<VersionPolicy> {
             latest.map(VersionPolicy::Latest)
         }
         Value::List(items) if !items.is_empty() => {
-            let numbers = faults.items(value, rule(), |_, item, faults| {
-                faults.check(item, |item| version_number(item))
-            })?;
+            let numbers = faults
+                .items(value, rule(), |_, item, faults| faults.check(item, version_number))?;
             let distinct: BTreeSet<ModelVersion> = numbers.iter().copied().collect();
             if distinct.len() < numbers.len() {
                 faults.add(value, Rule::new("names a version twice", "name each version once"));

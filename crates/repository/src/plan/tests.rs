@@ -7,7 +7,7 @@ use outhaul_types::{Label, LoadingSpec, ModelManifest};
 use proptest::prelude::*;
 
 use super::*;
-use crate::record::{Failure, FoundVersion, Serving, VersionRecord};
+use crate::record::{Failure, Serving, VersionRecord};
 use crate::{Identity, VersionArtefact};
 
 const MIB: u64 = 1 << 20;
@@ -156,7 +156,6 @@ fn the_policy_chooses_versions_and_labels_add_to_them() {
     ];
     for Case(what, manifest, expected) in cases {
         let mut scene = Scene::new();
-        scene.policy.parallel_loads = 9;
         scene.found("a", manifest, &[(1, "x"), (2, "x"), (3, "x")]);
         assert_eq!(scene.says(), expected, "{what}");
     }

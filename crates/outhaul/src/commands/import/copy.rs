@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use outhaul::types::{Fill, ModelManifest};
 use outhaul_repository::{
     MANIFEST_FILE, MODEL_FILE, ModelFolder, Problem, VersionArtefact, artefact_files,
-    write_manifest,
+    read_manifest, write_manifest,
 };
 
 use super::place::{Place, Staged};
@@ -61,11 +61,25 @@ fn write(place: &Place, model: &ModelFolder, manifest: &str) -> Result<(), Probl
         copy_version(&staged, artefact)?;
     }
     for file in warmup_files(&model.manifest) {
-        let below = file.strip_prefix(&model.path).unwrap_or(file);
+        let Ok(below) = file.strip_prefix(&model.path) else {
+            let rule = format!("does not lie in {}", model.path.display());
+            return Err(Problem::of_place(file.display(), rule, "put the file there"));
+        };
         staged.copy(file, below)?;
     }
-    staged.write(Path::new(MANIFEST_FILE), manifest)?;
+    let written = staged.write(Path::new(MANIFEST_FILE), manifest)?;
+    // What another format allows may break a rule of ours, and would keep the model from being served.
+    if let Err(problems) = read_manifest(&written) {
+        let rules: Vec<String> = problems.iter().map(rule_of).collect();
+        let rule = format!("what is declared breaks a rule: {}", rules.join("; "));
+        let remedy = "mend the declarations where they come from";
+        return Err(Problem::of_place(model.path.display(), rule, remedy));
+    }
     staged.put()
+}
+
+fn rule_of(problem: &Problem) -> String {
+    format!("{} {}", problem.key.as_deref().unwrap_or_default(), problem.rule)
 }
 
 /// Copies a version's files. Weights are named relative to the model file, so that may get another

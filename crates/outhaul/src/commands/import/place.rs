@@ -74,12 +74,12 @@ impl Staged<'_> {
         })
     }
 
-    /// Writes a file at a path below the model's folder.
-    pub(super) fn write(&self, below: &Path, text: &str) -> Result<(), Problem> {
+    /// Writes a file at a path below the model's folder, and returns where it is until then.
+    pub(super) fn write(&self, below: &Path, text: &str) -> Result<PathBuf, Problem> {
         let target = self.prepare(below)?;
-        fs::write(&target, text)
-            .and_then(|()| File::open(&target)?.sync_all())
-            .map_err(|error| unwritable(&target, &error))
+        let written = fs::write(&target, text).and_then(|()| File::open(&target)?.sync_all());
+        written.map_err(|error| unwritable(&target, &error))?;
+        Ok(target)
     }
 
     fn prepare(&self, below: &Path) -> Result<PathBuf, Problem> {

@@ -116,33 +116,3 @@ fn what_is_no_file_or_is_gone_is_an_error() {
     assert_eq!(error(2).kind(), io::ErrorKind::NotFound);
     assert_eq!(error(3).kind(), io::ErrorKind::NotFound);
 }
-
-#[test]
-#[ignore]
-fn scratch_speed() {
-    for layout in ["version", "file", "manifest"] {
-        let folder = tempfile::tempdir().unwrap();
-        for n in 0..1000 {
-            let path = match layout {
-                "file" => folder.path().join(format!("model-{n}.onnx")),
-                _ => folder.path().join(format!("model-{n}/1/model.onnx")),
-            };
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, "x").unwrap();
-            if layout == "manifest" {
-                fs::write(
-                    folder.path().join(format!("model-{n}/model.toml")),
-                    "versions = 'all'\n[batching]\nmax_rows = 8\n",
-                )
-                .unwrap();
-            }
-        }
-        let mut best = Duration::MAX;
-        for _ in 0..20 {
-            let start = std::time::Instant::now();
-            assert_eq!(scan(&[folder.path()]).models.len(), 1000);
-            best = best.min(start.elapsed());
-        }
-        eprintln!("{layout}: {best:?}");
-    }
-}

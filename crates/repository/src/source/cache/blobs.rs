@@ -119,7 +119,8 @@ impl Kept {
     }
 }
 
-pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
+/// Removes a file that may be gone already.
+pub(in crate::source) fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

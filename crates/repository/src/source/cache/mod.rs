@@ -32,6 +32,7 @@ use sha2::{Digest, Sha256};
 
 use super::SourceError;
 use crate::Identity;
+pub(super) use blobs::remove_if_there;
 use process::ProcessFolder;
 pub(super) use process::Work;
 pub(super) use record::CachedFile;
@@ -281,7 +282,7 @@ impl Cache {
                 fs::rename(&folder, work.path.join(&key))?;
                 lock(&self.verified).remove(&key);
                 for digest in kept.remove(&key) {
-                    blobs::remove_if_there(&self.blob(&digest))?;
+                    remove_if_there(&self.blob(&digest))?;
                 }
             }
             self.kept.store(kept.bytes(), Ordering::Relaxed);

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use futures_util::StreamExt;
 use object_store::ObjectStore;
 
-use super::super::cache::{Work, disk};
+use super::super::cache::{Work, disk, remove_if_there};
 use super::SourceError;
 use super::download::{Broken, receive};
 use super::objects::{Object, Objects, is_declaration};
@@ -113,7 +113,7 @@ impl Mirror {
         for name in stale {
             // A folder may take the place of a file and the other way round, so all goes first.
             let path = self.folder.join(&name);
-            fs::remove_file(&path)?;
+            remove_if_there(&path)?;
             self.entries.remove(&name);
             self.remove_empty_folders(&path);
         }

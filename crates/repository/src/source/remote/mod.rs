@@ -53,11 +53,18 @@ pub struct Remote {
     folder: Location,
     /// What is scanned in place of the store.
     scanned: PathBuf,
-    mirror: Mutex<Mirror>,
+    looking: Mutex<Looking>,
     /// What the last look found.
     found: Mutex<HashMap<Identity, Arc<Members>>>,
     cache: Arc<Cache>,
     runtime: Handle,
+}
+
+/// What only one look at a time works on.
+struct Looking {
+    mirror: Mirror,
+    /// What was listed last and what that came to, where nothing was in the way.
+    seen: Option<(Objects, Scan)>,
 }
 
 impl Remote {
@@ -111,18 +118,26 @@ impl Remote {
             true => mirror.folder().join(&name),
             false => mirror.folder().to_owned(),
         };
-        let (mirror, found) = (Mutex::new(mirror), Mutex::default());
-        Ok(Remote { address, folder, scanned, mirror, found, cache, runtime })
+        let looking = Mutex::new(Looking { mirror, seen: None });
+        Ok(Remote { address, folder, scanned, looking, found: Mutex::default(), cache, runtime })
     }
 
-    async fn look_now(&self, mirror: &mut Mirror) -> Result<Scan, Failed> {
+    async fn look_now(&self, looking: &mut Looking) -> Result<Scan, Failed> {
         let listing = listing::list(&self.address).await?;
         let place = &self.address.place;
         let objects = Objects::new(place, &self.folder, listing.objects, &listing.unnameable);
+        if let Some((before, scan)) = &looking.seen
+            && *before == objects
+        {
+            return Ok(copy(scan));
+        }
+        looking.seen = None;
+        let mirror = &mut looking.mirror;
         let mut unread = mirror.sync(&*self.address.store, &objects).await?;
         let mut scan = scan(&[&self.scanned]);
         let warmup = warmup_files(&scan, mirror, &objects);
         unread.extend(mirror.fill(&*self.address.store, warmup).await);
+        let is_whole = unread.is_empty();
         for (name, broken) in unread {
             self.refuse(&mut scan, mirror.folder(), &name, broken)?;
         }
@@ -140,7 +155,8 @@ impl Remote {
         *self.found.lock().unwrap_or_else(PoisonError::into_inner) = found;
         self.show_urls(&mut scan.problems);
         scan.problems.extend(untraceable(place, &objects));
-        scan.problems.extend(objects.problems);
+        scan.problems.extend(objects.problems.iter().cloned());
+        looking.seen = is_whole.then(|| (objects, copy(&scan)));
         Ok(scan)
     }
 
@@ -250,11 +266,11 @@ impl Source for Remote {
     }
 
     fn look(&self) -> Result<Scan, SourceError> {
-        let mut mirror = self.mirror.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         let twice = async {
-            match self.look_now(&mut mirror).await {
+            match self.look_now(&mut looking).await {
                 // Somebody wrote while this was reading; the next listing tells of it.
-                Err(Failed::Moving) => self.look_now(&mut mirror).await,
+                Err(Failed::Moving) => self.look_now(&mut looking).await,
                 looked => looked,
             }
         };
@@ -293,6 +309,11 @@ impl Source for Remote {
     fn folder(&self) -> Option<&Path> {
         None
     }
+}
+
+fn copy(scan: &Scan) -> Scan {
+    let Scan { models, refused, problems } = scan;
+    Scan { models: models.clone(), refused: refused.clone(), problems: problems.clone() }
 }
 
 /// Why a look came to nothing.

@@ -51,7 +51,7 @@ impl Object {
 }
 
 /// The objects below a place, by their names relative to it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Objects {
     pub(super) by_name: BTreeMap<String, Object>,
     pub(super) problems: Vec<Problem>,
