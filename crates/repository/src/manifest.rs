@@ -27,6 +27,7 @@ pub const MANIFEST_KEYS: &[&str] = &[
     "versions",
     "labels",
     "batching.max_rows",
+    "batching.max_request_rows",
     "batching.max_delay",
     "batching.exact",
     "instances.count",
@@ -86,6 +87,12 @@ fn batching(declared: &mut Declarations, manifest: &mut ModelManifest) {
         declared.take("batching.max_rows", |value| within(value, 1..=MOST_ROWS, turn_off))
     {
         batching.max_rows = rows;
+    }
+    let no_limit = "leave it out for no limit";
+    if let Some(rows) =
+        declared.take("batching.max_request_rows", |value| within(value, 1..=MOST_ROWS, no_limit))
+    {
+        batching.max_request_rows = Some(rows);
     }
     if let Some(delay) = declared.take("batching.max_delay", |value| {
         value.duration().filter(|delay| *delay <= LONGEST_DELAY).ok_or_else(|| {

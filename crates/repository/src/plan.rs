@@ -3,7 +3,7 @@
 //! The rules, in full:
 //!
 //! 1. **Wanted** are the versions that the model's policy chooses among those that are whole, and
-//!    those that carry a label. In `explicit` mode a model must have been asked for; in any mode a
+//!    those that carry a label (where it is moved: the one that it left, until the other answers). In `explicit` mode a model must have been asked for; in any mode a
 //!    model that was unloaded stays so until it is asked for. A version that failed does not count
 //!    towards "the newest N": the next older one is wanted beside it.
 //! 2. A wanted version is **loaded** unless it answers already, is being loaded, or has failed and
@@ -106,8 +106,7 @@ pub(crate) fn decide(
 /// policy chooses and those that carry a label.
 pub(crate) fn chosen(record: &ModelRecord, now: Instant) -> BTreeSet<ModelVersion> {
     // What answers already is no less wanted while its files are being written anew.
-    let answers = |version| record.version(version).is_some_and(|known| known.serving.is_some());
-    choose(record, |version, found| found.whole_at <= now || answers(version))
+    choose(record, |version, found| found.whole_at <= now || record.is_serving(version))
 }
 
 /// The policy's choice among the versions that `may` be chosen.
@@ -138,6 +137,7 @@ fn choose(
         }
     };
     chosen.extend(found.manifest.labels.values().copied().filter(whole));
+    chosen.extend(record.lead().into_values().filter(whole));
     chosen
 }
 
@@ -452,8 +452,9 @@ fn standing(
     if known.is_some_and(|known| known.serving.is_some()) {
         return Standing::Ready;
     }
-    if let Some(reason) = record.found.as_ref().and_then(|found| found.blocked.as_ref()) {
-        return Standing::Failed(Arc::clone(reason));
+    if record.found.as_ref().is_some_and(|found| found.blocked.is_some()) {
+        // Callers need not know the server's files; operators find the problem itself beside it.
+        return Standing::Failed("what is declared of it has problems; see the server's log".into());
     }
     if !is_asked_for(policy, record) {
         return Standing::Unloaded;

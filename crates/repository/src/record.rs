@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use outhaul_types::{ModelManifest, ModelName, ModelVersion};
+use outhaul_types::{Label, ModelManifest, ModelName, ModelVersion};
 use serde::{Deserialize, Serialize};
 
 use crate::{Identity, VersionArtefact};
@@ -112,11 +112,29 @@ pub(crate) struct ModelRecord {
     pub(crate) found: Option<FoundModel>,
     pub(crate) asked: Option<Asked>,
     pub(crate) versions: BTreeMap<ModelVersion, VersionRecord>,
+    /// Where labels lead now; see [`ModelRecord::lead`].
+    pub(crate) labels: BTreeMap<Label, ModelVersion>,
 }
 
 impl ModelRecord {
     pub(crate) fn version(&self, version: ModelVersion) -> Option<&VersionRecord> {
         self.versions.get(&version)
+    }
+
+    pub(crate) fn is_serving(&self, version: ModelVersion) -> bool {
+        self.version(version).is_some_and(|known| known.serving.is_some())
+    }
+
+    /// Returns where labels lead: to the version that is declared once that answers, until then to
+    /// where they led, so that moving a label leaves no gap.
+    pub(crate) fn lead(&self) -> BTreeMap<Label, ModelVersion> {
+        let declared = self.found.iter().flat_map(|found| &found.manifest.labels);
+        let lead = |(label, declared): (&Label, &ModelVersion)| {
+            let before = self.labels.get(label).filter(|before| self.is_serving(**before));
+            let leads = if self.is_serving(*declared) { None } else { before };
+            (label.clone(), *leads.unwrap_or(declared))
+        };
+        declared.map(lead).collect()
     }
 
     pub(crate) fn serving(&self) -> impl Iterator<Item = (ModelVersion, &Serving)> {

@@ -53,6 +53,14 @@ pub enum RouterError {
     /// The request does not fit the signature.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The request holds more rows than one may.
+    #[error("the request has {rows} rows, and one request may have {most}")]
+    TooManyRows {
+        /// Rows of the request.
+        rows: usize,
+        /// The limit.
+        most: usize,
+    },
     /// The `priority` parameter is no level at all.
     #[error("parameter 'priority' must be a whole number, at least 0")]
     NoPriority,
@@ -106,6 +114,7 @@ impl Classify for RouterError {
             RouterError::Bind(_)
             | RouterError::BadTimeout
             | RouterError::NoPriority
+            | RouterError::TooManyRows { .. }
             | RouterError::BadPriority(_)
             | RouterError::NotClassifiable { .. } => ErrorKind::InvalidInput,
             RouterError::Reshape(error) => error.kind(),

@@ -124,6 +124,10 @@ impl Router {
             signature.select_outputs(request.outputs.iter().map(|output| &output.name))?;
         let inputs = served.reshapes().inward(signature.bind(request.inputs)?)?;
         let share = served.share(&inputs)?;
+        if share.rows() > served.max_request_rows() {
+            let (rows, most) = (share.rows(), served.max_request_rows());
+            return Err(RouterError::TooManyRows { rows, most });
+        }
         let levels = served.queue().levels();
         let level = levels.level(asked_priority(&request.parameters)?)?;
         let own = Deadline::after(started, served.timeout());

@@ -78,6 +78,7 @@ pub struct ServedVersion {
     queue: Arc<ModelQueue>,
     metrics: Arc<ModelMetrics>,
     timeout: Duration,
+    max_request_rows: usize,
     /// What the model itself takes and gives; requests are batched by it.
     inner: ModelSignature,
     reshapes: Reshapes,
@@ -106,6 +107,7 @@ impl ServedVersion {
             levels: Levels::declared(&plan.manifest.queue),
         };
         let metrics = monitor.model(&plan.name, plan.version);
+        let max_request_rows = plan.manifest.batching.max_request_rows;
         let description = ModelDescription {
             engine: plan.model.engine(),
             engine_reason: plan.engine_reason,
@@ -125,6 +127,7 @@ impl ServedVersion {
             queue: Arc::new(queue),
             metrics,
             timeout: plan.manifest.queue.timeout,
+            max_request_rows: max_request_rows.map_or(usize::MAX, NonZeroUsize::get),
             inner: plan.signature,
             reshapes: plan.declared.reshapes,
         })
@@ -156,6 +159,11 @@ impl ServedVersion {
     /// The longest that a request may take.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout
+    }
+
+    /// The most rows that one request may hold.
+    pub(crate) fn max_request_rows(&self) -> usize {
+        self.max_request_rows
     }
 
     /// Whether its requests may be run together.

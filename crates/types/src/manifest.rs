@@ -142,6 +142,9 @@ pub struct BatchingSpec {
     /// that gain from batches, and the time that a request may wait for the batch it is in.
     /// 1 turns batching off.
     pub max_rows: NonZeroUsize,
+    /// The most rows that one request may hold; more are refused. Default: no limit beyond that of the
+    /// body. A request with more rows than `max_rows` runs alone.
+    pub max_request_rows: Option<NonZeroUsize>,
     /// The longest that an idle instance holds a batch open for requests that are already being
     /// read. Default: 2 ms. It never waits where nothing is on its way.
     pub max_delay: Duration,
@@ -154,6 +157,7 @@ impl Default for BatchingSpec {
     fn default() -> Self {
         BatchingSpec {
             max_rows: NonZeroUsize::new(32).expect("32 is not zero"),
+            max_request_rows: None,
             max_delay: Duration::from_millis(2),
             exact: true,
         }

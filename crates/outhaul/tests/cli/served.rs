@@ -119,7 +119,7 @@ fn a_server_answers_reports_and_ends_in_order() {
     assert!(answer.contains("[0.5,2.0]"), "{answer}");
     let answer = server.infer("typo", &body);
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-    assert!(answer.contains("its model.toml has problems"), "{answer}");
+    assert!(answer.contains("what is declared of it has problems"), "{answer}");
 
     server.signal("TERM");
     assert_eq!(server.child.wait().unwrap().code(), Some(0));

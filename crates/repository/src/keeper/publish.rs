@@ -46,6 +46,9 @@ impl<L: Loader> Keeper<L> {
 
     fn change(&mut self, name: &ModelName, now: Instant) -> ModelChange<L> {
         self.forget_what_is_gone(name);
+        if let Some(record) = self.records.models.get_mut(name) {
+            record.labels = record.lead();
+        }
         let empty = ModelRecord::default();
         let record = self.records.models.get(name).unwrap_or(&empty);
         let after = standings(&self.policy, record, now);
@@ -60,7 +63,7 @@ impl<L: Loader> Keeper<L> {
             versions.push((*version, Some(self.entry(name, record, *version, standing))));
         }
         let facts = record.found.as_ref().map(|found| ModelFacts {
-            labels: found.manifest.labels.clone(),
+            labels: record.labels.clone(),
             patience: found.manifest.queue.timeout,
             source: self.sources[found.source].source.place().into(),
         });

@@ -32,6 +32,7 @@ fn every_key_is_read() {
         labels = { stable = 3, canary = 4 }
         [batching]
         max_rows = 8
+        max_request_rows = 64
         max_delay = "500us"
         exact = false
         [instances]
@@ -75,6 +76,7 @@ fn every_key_is_read() {
         labels: [(label("stable"), ModelVersion(3)), (label("canary"), ModelVersion(4))].into(),
         batching: BatchingSpec {
             max_rows: number(8),
+            max_request_rows: Some(number(64)),
             max_delay: Duration::from_micros(500),
             exact: false,
         },
@@ -330,8 +332,14 @@ fn manifests() -> impl Strategy<Value = ModelManifest> {
         btree_set(version.clone(), 1..3).prop_map(VersionPolicy::Specific),
     ];
     let label = "[a-z][a-z0-9._-]{0,3}".prop_map(|label| Label::new(&label).unwrap());
-    let batching = (size(), time(), any::<bool>())
-        .prop_map(|(max_rows, max_delay, exact)| BatchingSpec { max_rows, max_delay, exact });
+    let batching = (size(), of(size()), time(), any::<bool>()).prop_map(
+        |(max_rows, max_request_rows, max_delay, exact)| BatchingSpec {
+            max_rows,
+            max_request_rows,
+            max_delay,
+            exact,
+        },
+    );
     let count = prop_oneof![Just(InstanceCount::Auto), size().prop_map(InstanceCount::Fixed)];
     let instances = (count, size()).prop_map(|(count, threads)| InstancesSpec { count, threads });
     let level = (of(size()), of(time()), of(any::<bool>())).prop_map(

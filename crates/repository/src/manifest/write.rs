@@ -33,6 +33,9 @@ pub fn write_manifest(manifest: &ModelManifest) -> String {
     let (ours, usually) = (&manifest.batching, &usual.batching);
     let batching = &mut text.section("[batching]");
     batching.differing("max_rows", ours.max_rows, usually.max_rows);
+    if let Some(rows) = ours.max_request_rows {
+        batching.entry("max_request_rows", rows);
+    }
     batching.differing("max_delay", duration(ours.max_delay), duration(usually.max_delay));
     batching.differing("exact", ours.exact, usually.exact);
 

@@ -251,6 +251,35 @@ fn in_explicit_mode_only_what_was_asked_for_is_loaded() {
 }
 
 #[test]
+fn a_label_that_is_moved_leads_to_the_old_version_until_the_new_one_answers() {
+    let stable = |version| {
+        let labels = BTreeMap::from([(Label::new("stable").unwrap(), ModelVersion(version))]);
+        ModelManifest { labels, ..ModelManifest::default() }
+    };
+    let versions = [(1, "x"), (2, "x"), (3, "x")];
+    let mut scene = Scene::new();
+    scene.found("a", stable(1), &versions);
+    let leads = |scene: &mut Scene| {
+        let record = scene.records.models.get_mut(&name("a")).unwrap();
+        record.labels = record.lead();
+        record.labels.values().map(|version| version.0).collect::<Vec<_>>()
+    };
+    scene.serves("a", 1);
+    scene.serves("a", 3);
+    assert_eq!(leads(&mut scene), [1]);
+    scene.found("a", stable(2), &versions);
+    // The manifest is part of an edition: those that answer are loaded anew under it.
+    assert_eq!(scene.says(), ["load a 1", "load a 3", "load a 2"]);
+    scene.serves("a", 1);
+    scene.serves("a", 3);
+    assert_eq!((leads(&mut scene), scene.says()), (vec![1], vec!["load a 2".to_owned()]));
+    scene.fails("a", 2, None);
+    assert_eq!((leads(&mut scene), scene.says()), (vec![1], vec![]), "the old one stays");
+    scene.serves("a", 2);
+    assert_eq!((leads(&mut scene), scene.says()), (vec![2], vec!["retire a 1".to_owned()]));
+}
+
+#[test]
 fn with_a_budget_models_sleep_until_they_are_asked_for() {
     let mut scene = Scene::with_budget(2);
     for model in ["a", "b", "c"] {

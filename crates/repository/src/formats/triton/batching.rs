@@ -30,8 +30,10 @@ fn max_batch_size(config: &Section<'_>, target: &mut Target) {
         // Where nothing is declared, Triton too goes by what the model's file allows.
         Ok(0) if !config.is_written(field) && !declares_shapes => {}
         Ok(rows) if rows <= MOST_ROWS => {
-            target.manifest.batching.max_rows =
-                NonZeroUsize::new(rows).unwrap_or(NonZeroUsize::MIN);
+            let rows = NonZeroUsize::new(rows);
+            target.manifest.batching.max_rows = rows.unwrap_or(NonZeroUsize::MIN);
+            // Triton refuses a request that is larger than a batch may be.
+            target.manifest.batching.max_request_rows = rows;
         }
         _ => {
             let rule = format!("must be a whole number from 0 to {MOST_ROWS}");

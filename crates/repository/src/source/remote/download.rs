@@ -1,13 +1,14 @@
 //! Brings one object's content here, pinned to what was listed.
 //!
-//! Invariant: what arrives has the size that was listed, and its tag where the store gives one; a
-//! tag is sent along as a condition, so that the store itself refuses other content. The digest is
-//! taken of the bytes that are written.
+//! Invariant: what arrives has the size that was listed, and its tag, or else its time, where the
+//! store gives one; a tag is sent along as a condition, so that the store itself refuses other
+//! content. The digest is taken of the bytes that are written.
 
 use std::io::Write;
+use std::time::SystemTime;
 
 use futures_util::StreamExt;
-use object_store::{Error, GetOptions, GetResult, ObjectStore, ObjectStoreExt};
+use object_store::{Error, GetOptions, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt};
 use sha2::{Digest, Sha256};
 
 use super::objects::Object;
@@ -35,26 +36,28 @@ pub(super) async fn get(store: &dyn ObjectStore, object: &Object) -> Result<GetR
         // Listings of some stores write a tag differently than their answers, and only the latter
         // meets the condition.
         let now = store.head(&object.location).await.map_err(Broken::Store)?;
-        if !is_same(object, now.size, now.e_tag.as_deref()) {
+        if !is_same(object, &now) {
             return Err(Broken::Changed);
         }
         let options = GetOptions { if_match: now.e_tag, ..Default::default() };
         result = store.get_opts(&object.location, options).await;
     }
     match result {
-        Ok(result) if is_same(object, result.meta.size, result.meta.e_tag.as_deref()) => Ok(result),
+        Ok(result) if is_same(object, &result.meta) => Ok(result),
         Ok(_) => Err(Broken::Changed),
         Err(error) => Err(Broken::Store(error)),
     }
 }
 
-fn is_same(object: &Object, bytes: u64, tag: Option<&str>) -> bool {
+fn is_same(object: &Object, now: &ObjectMeta) -> bool {
     let bare = |tag: &str| tag.trim_start_matches("W/").trim_matches('"').to_owned();
-    let same_tag = match (&object.tag, tag) {
+    let is_unchanged = match (&object.tag, &now.e_tag) {
         (Some(listed), Some(now)) => bare(listed) == bare(now),
-        _ => true,
+        // All that is left, where listing and answer both tell it.
+        (None, _) => [SystemTime::UNIX_EPOCH, object.changed].contains(&now.last_modified.into()),
+        (Some(_), None) => true,
     };
-    bytes == object.bytes && same_tag
+    now.size == object.bytes && is_unchanged
 }
 
 /// Writes an object's content to `sink` and returns its digest.
