@@ -71,9 +71,10 @@ impl Problem {
     }
 }
 
+/// One line; the alternate form leaves the severity to whoever writes it, such as a log.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.severity == Severity::Warning {
+        if self.severity == Severity::Warning && !f.alternate() {
             f.write_str("warning: ")?;
         }
         f.write_str(&self.place)?;

@@ -318,8 +318,8 @@ impl<L: Loader> Keeper<L> {
 
 fn log(problem: &Problem) {
     match problem.severity {
-        Severity::Error => tracing::error!("{problem}"),
-        Severity::Warning => tracing::warn!("{problem}"),
+        Severity::Error => tracing::error!("{problem:#}"),
+        Severity::Warning => tracing::warn!("{problem:#}"),
     }
 }
 
