@@ -25,10 +25,7 @@ pub(crate) struct OnnxLoader {
 impl Loader for OnnxLoader {
     type Served = ServedVersion;
 
-    fn load(
-        &self,
-        order: &LoadOrder<ServedVersion>,
-    ) -> Result<Loaded<ServedVersion>, LoadFailure> {
+    fn load(&self, order: &LoadOrder<ServedVersion>) -> Result<Loaded<ServedVersion>, LoadFailure> {
         // Everything up to the warm-up happens on this thread, so that what it has allocated and not
         // given back is what the version holds.
         let mark = self.meter.begin();

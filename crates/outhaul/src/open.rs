@@ -78,6 +78,8 @@ pub struct OpenOptions {
     pub keeping: Keeping,
     /// Where files from object stores are kept; the user's cache folder where not set.
     pub cache: Option<PathBuf>,
+    /// The most bytes that are kept there beside what is in use; no limit where not set.
+    pub cache_capacity: Option<u64>,
 }
 
 impl Default for OpenOptions {
@@ -96,6 +98,7 @@ impl Default for OpenOptions {
             },
             keeping: Keeping::Nothing,
             cache: None,
+            cache_capacity: None,
         }
     }
 }
@@ -244,7 +247,7 @@ fn open_cache(options: &OpenOptions) -> Result<Cache, SourceError> {
             .to_owned(),
         passing: false,
     })?;
-    Cache::open(folder, None)
+    Cache::open(folder, options.cache_capacity)
 }
 
 /// Returns where files from object stores are kept, unless somebody says otherwise.

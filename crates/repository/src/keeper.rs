@@ -137,7 +137,9 @@ pub fn start<L: Loader>(config: RepositoryConfig, mut parts: Parts<L>) -> io::Re
     std::thread::Builder::new().name("repository".to_owned()).spawn(move || {
         keeper.run(&inbox);
         // A look or a fetch under way would hold up the end.
-        runtime.map(Runtime::shutdown_background);
+        if let Some(runtime) = runtime {
+            runtime.shutdown_background();
+        }
     })?;
     let send = move |request| {
         // A repository that has stopped drops the request, and with it the channel for its reply.

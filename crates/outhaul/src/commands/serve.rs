@@ -79,7 +79,12 @@ impl Serve {
 
 pub(super) fn start_logging(config: &Config, notes: &[String]) -> Result<()> {
     let format = config.log_format.value;
-    logging::init(&LogConfig { format, filter: config.log_level.value.clone() })?;
+    let mut filter = config.log_level.value.clone();
+    if filter == "info" {
+        // It tells of every attempt that it repeats; what comes of them is told as a problem.
+        filter.push_str(",object_store=warn");
+    }
+    logging::init(&LogConfig { format, filter })?;
     for note in notes {
         tracing::warn!("{note}");
     }
@@ -335,6 +340,7 @@ fn open_options(config: &Config) -> OpenOptions {
         },
         keeping,
         cache: config.cache_dir.value.clone(),
+        cache_capacity: config.cache_capacity.value,
     }
 }
 

@@ -74,6 +74,11 @@ pub(super) struct ServerFlags {
     #[arg(long, value_name = "FOLDER")]
     cache_dir: Option<String>,
 
+    /// How much is kept there; files that were used longest ago and are not in use go [default: no
+    /// limit] [variable: OUTHAUL_CACHE_CAPACITY]
+    #[arg(long, value_name = "SIZE")]
+    cache_capacity: Option<String>,
+
     /// Where it is kept what was asked for: sqlite:FILE, postgres://..., or off [default: a file in
     /// the user's data folder] [variable: OUTHAUL_STATE]
     #[arg(long, value_name = "URL")]
@@ -175,6 +180,7 @@ impl ServerFlags {
             ("repository.memory_budget", &self.memory_budget),
             ("repository.min_residency", &self.min_residency),
             ("repository.cache_dir", &self.cache_dir),
+            ("repository.cache_capacity", &self.cache_capacity),
             ("state", &self.state),
             ("limits.max_body_bytes", &self.max_body_bytes),
             ("limits.max_head_bytes", &self.max_head_bytes),

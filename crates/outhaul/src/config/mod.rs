@@ -108,6 +108,8 @@ pub(crate) struct Config {
     pub(crate) min_residency: Sourced<Duration>,
     /// Where files from object stores are kept. Default: the user's cache folder.
     pub(crate) cache_dir: Sourced<Option<PathBuf>>,
+    /// How many bytes of files are kept there that are not in use. Default: no limit.
+    pub(crate) cache_capacity: Sourced<Option<u64>>,
     /// Where it is kept what was asked for. Default: a SQLite file in the user's data folder.
     pub(crate) state: Sourced<StateChoice>,
     /// Where HTTP is served. Default: `127.0.0.1:8080`.
@@ -168,6 +170,7 @@ impl Config {
                 convert::residency,
             ),
             cache_dir: sources.take(&of::CACHE_DIR, None, convert::folder),
+            cache_capacity: sources.take(&of::CACHE_CAPACITY, None, convert::budget),
             state: sources.take(&of::STATE, StateChoice::Default, convert::state),
             http: sources.take(&of::HTTP, loopback(8080), convert::listen),
             grpc: sources.take(&of::GRPC, loopback(8081), convert::listen),
@@ -243,6 +246,7 @@ impl Config {
             row(&settings::MEMORY_BUDGET, &self.memory_budget, |bytes| bytes.map(|b| json!(b))),
             row(&settings::MIN_RESIDENCY, &self.min_residency, duration),
             row(&settings::CACHE_DIR, &self.cache_dir, |path| path.as_ref().map(|p| json!(p))),
+            row(&settings::CACHE_CAPACITY, &self.cache_capacity, |bytes| bytes.map(|b| json!(b))),
             row(&settings::STATE, &self.state, |state| match state {
                 StateChoice::Default => None,
                 StateChoice::Off => Some(json!("off")),

@@ -49,6 +49,9 @@ pub(crate) const MIN_RESIDENCY: Setting =
 /// Where files from object stores are kept.
 pub(crate) const CACHE_DIR: Setting =
     text("repository.cache_dir", "OUTHAUL_CACHE_DIR", "--cache-dir");
+/// How much of that is kept.
+pub(crate) const CACHE_CAPACITY: Setting =
+    typed("repository.cache_capacity", "OUTHAUL_CACHE_CAPACITY", "--cache-capacity");
 /// Where it is kept what was asked for.
 pub(crate) const STATE: Setting = text("state", "OUTHAUL_STATE", "--state");
 /// Where HTTP is served.
@@ -94,7 +97,7 @@ pub(crate) const OTLP_ENDPOINT: Setting =
     text("trace.otlp_endpoint", "OUTHAUL_OTLP_ENDPOINT", "--otlp-endpoint");
 
 /// Every setting.
-pub(crate) const ALL: [&Setting; 26] = [
+pub(crate) const ALL: [&Setting; 27] = [
     &MODELS,
     &ENGINE,
     &ONNXRUNTIME,
@@ -105,6 +108,7 @@ pub(crate) const ALL: [&Setting; 26] = [
     &MEMORY_BUDGET,
     &MIN_RESIDENCY,
     &CACHE_DIR,
+    &CACHE_CAPACITY,
     &STATE,
     &HTTP,
     &GRPC,

@@ -90,7 +90,12 @@ impl<L: Loader> Keeper<L> {
             self.problems_changed |= known.failure.take().is_some();
         }
         for version in chosen(record, now) {
-            record.versions.entry(version).or_default().demanded.get_or_insert(now);
+            let edition = record.found.as_ref().and_then(|found| found.edition(version));
+            let known = record.versions.entry(version).or_default();
+            // Only the end of a load takes a demand back.
+            if edition.is_some_and(|edition| !known.serves(&edition)) {
+                known.demanded.get_or_insert(now);
+            }
         }
         self.attention.insert(name.clone());
         Ok((name, before))

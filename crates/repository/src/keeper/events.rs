@@ -235,16 +235,20 @@ impl<L: Loader> Keeper<L> {
 
     fn note_loaded(&mut self, id: &Id, edition: Edition, loaded: Loaded<L::Served>, now: Instant) {
         let Loaded { served, memory } = loaded;
+        let identity = edition.identity.clone();
         let resident = Arc::new(Resident::attended(served, memory, self.reaper.clone()));
         let Some(record) = self.records.models.get_mut(&id.0) else { return };
         let source = record.found.as_ref().map(|found| found.source);
         let known = record.versions.entry(id.1).or_default();
         self.problems_changed |= known.failure.take().is_some();
         known.demanded = None;
-        known.measured = Some((edition.identity.clone(), memory));
+        let before = known.measured.replace((edition.identity.clone(), memory));
         known.serving = Some(Serving { edition, memory, since: now, last_used: now });
         if let Some(replaced) = self.residents.insert(id.clone(), resident) {
             self.records.leaving += replaced.memory();
+        }
+        if let Some((before, _)) = before.filter(|(before, _)| *before != identity) {
+            self.release(&before);
         }
         if let Some(source) = source
             && self.sources[source].refused.remove(id).is_some()

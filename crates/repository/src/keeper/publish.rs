@@ -12,7 +12,7 @@ use super::Keeper;
 use crate::loading::Loader;
 use crate::plan::{Standing, standings};
 use crate::record::ModelRecord;
-use crate::{ModelFacts, Problem, Resident, VersionEntry, VersionState};
+use crate::{Identity, ModelFacts, Problem, Resident, VersionEntry, VersionState};
 
 type Entry<L> = Option<VersionEntry<Resident<<L as Loader>::Served>>>;
 
@@ -115,19 +115,30 @@ impl<L: Loader> Keeper<L> {
             let is_held = known.serving.is_some() || known.loading.is_some();
             let stays = exists(version) || is_held;
             if !stays {
-                gone.push(*version);
+                gone.push((*version, known.measured.take()));
             }
             stays
         });
-        for version in gone {
-            self.loader.forget(name, version);
-        }
         // What was asked for is kept: the model may come back.
         if record.found.is_none() && record.versions.is_empty() {
             self.metrics.forget_model(name);
             if record.asked.is_none() {
                 self.records.models.remove(name);
             }
+        }
+        for (version, measured) in gone {
+            self.loader.forget(name, version);
+            if let Some((identity, _)) = measured {
+                self.release(&identity);
+            }
+        }
+    }
+
+    /// Tells the sources that a content is not needed any more. They know it by its identity, so it does
+    /// not matter which of them it came from.
+    pub(super) fn release(&self, identity: &Identity) {
+        for known in &self.sources {
+            known.source.release(identity);
         }
     }
 
@@ -142,11 +153,17 @@ impl<L: Loader> Keeper<L> {
                 let failure = edition.as_ref().and_then(|edition| known.failure_of(edition));
                 let artefact = found.versions.get(version).map(|found| &found.artefact);
                 if let (Some(failure), Some(artefact)) = (failure, artefact) {
+                    let source = &self.sources[found.source].source;
+                    let place = match source.folder() {
+                        Some(_) => artefact.path.display().to_string(),
+                        // What lies here is a copy.
+                        None => format!("{}/{name}, version {version}", source.place()),
+                    };
                     let remedy = match failure.retry_at {
                         Some(_) => "mend or remove it; `outhaul inspect` tells more",
                         None => "see loading.allow_breaking in model.toml",
                     };
-                    let (place, reason) = (artefact.path.display(), failure.reason.to_string());
+                    let reason = failure.reason.to_string();
                     problems.push(Problem::of_place(place, reason, remedy).of_model(name));
                 }
             }

@@ -19,10 +19,13 @@ fn name(text: &str) -> ModelName {
     ModelName::new(text).unwrap()
 }
 
+/// Numbers and contents.
+type Versions = Vec<(u64, String)>;
+
 /// A place whose contents the test sets.
 #[derive(Default)]
 struct Stage {
-    models: Mutex<BTreeMap<&'static str, (ModelManifest, Vec<(u64, String)>)>>,
+    models: Mutex<BTreeMap<&'static str, (ModelManifest, Versions)>>,
     refused: Mutex<Vec<(ModelName, ModelVersion)>>,
     /// Set where nobody can look.
     outage: Mutex<Option<String>>,
@@ -226,7 +229,8 @@ fn a_failed_load_keeps_the_old_one_and_is_seen() {
     });
     assert_eq!(running.answer("a"), Ok("one".to_owned()));
     let problems: Vec<String> = running.handle.problems().iter().map(Problem::to_string).collect();
-    assert_eq!(problems, ["bad: no model; mend or remove it; `outhaul inspect` tells more"]);
+    let told = "stage/a, version 2: no model; mend or remove it; `outhaul inspect` tells more";
+    assert_eq!(problems, [told]);
     // The same version, whose newest content does not load.
     running.stage.put("a", &[(1, "panics")]);
     running.until("the panic is noted", |running| {
@@ -326,6 +330,7 @@ fn what_was_asked_for_survives_a_restart() {
         block(running.handle.load(model, version.map(ModelVersion)))
     };
     assert_eq!(ask("a", Some(1)), Ok(()));
+    assert_eq!(ask("a", Some(1)), Ok(()), "what answers need not be loaded");
     assert_eq!(ask("b", None), Ok(()));
     assert_eq!(ask("c", None), Err(AskError::UnknownModel("c".to_owned())));
     let unknown = AskError::UnknownVersion { model: name("a"), version: ModelVersion(9) };

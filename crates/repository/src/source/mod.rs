@@ -17,7 +17,7 @@ pub use cache::Cache;
 pub use local::LocalFolder;
 pub use remote::{Remote, is_url};
 
-use crate::{Scan, VersionArtefact};
+use crate::{Identity, Scan, VersionArtefact};
 
 /// A place that holds models. Calls may block; several threads may fetch at once.
 pub trait Source: Send + Sync {
@@ -46,6 +46,12 @@ pub trait Source: Send + Sync {
     fn is_unchanged(&self, artefact: &VersionArtefact) -> bool {
         let _ = artefact;
         true
+    }
+
+    /// Tells that this content is not needed here any more: it is neither in memory nor found. A source
+    /// that keeps copies may let go of them.
+    fn release(&self, identity: &Identity) {
+        let _ = identity;
     }
 
     /// Returns the folder whose changes the operating system can tell of; `None` where there is

@@ -306,6 +306,10 @@ impl Source for Remote {
         Ok(files.join(artefact.path.file_name().unwrap_or_default()))
     }
 
+    fn release(&self, identity: &Identity) {
+        self.cache.release(identity);
+    }
+
     fn folder(&self) -> Option<&Path> {
         None
     }
