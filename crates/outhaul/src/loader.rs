@@ -22,20 +22,41 @@ pub(crate) struct OnnxLoader {
     pub(crate) meter: MemoryMeter,
 }
 
+/// A version in memory, warm, before it has threads.
+pub(crate) struct Prepared {
+    plan: VersionPlan,
+    memory: u64,
+    on_demand: bool,
+}
+
 impl Loader for OnnxLoader {
+    type Prepared = Prepared;
     type Served = ServedVersion;
 
-    fn load(&self, order: &LoadOrder<ServedVersion>) -> Result<Loaded<ServedVersion>, LoadFailure> {
+    fn load(&self, order: &LoadOrder<ServedVersion>) -> Result<Loaded<Prepared>, LoadFailure> {
         // Everything up to the warm-up happens on this thread, so that what it has allocated and not
         // given back is what the version holds.
         let mark = self.meter.begin();
-        let served = self.start(order)?;
+        let plan = self.plan(order)?;
         let memory = mark.held();
-        match order.on_demand {
-            true => tracing::debug!(model = %order.name, version = %order.version, memory, "ready"),
+        Ok(Loaded { prepared: Prepared { plan, memory, on_demand: order.on_demand }, memory })
+    }
+
+    fn start(&self, prepared: Prepared) -> Result<ServedVersion, LoadFailure> {
+        let Prepared { plan, memory, on_demand } = prepared;
+        let served = ServedVersion::start(plan, &self.monitor);
+        let served = served.map_err(|error| LoadFailure::Failed(error_chain(&error)))?;
+        let description = served.description();
+        match on_demand {
+            true => tracing::debug!(
+                model = %description.name,
+                version = %description.version,
+                memory,
+                "ready"
+            ),
             false => announce(&served, memory),
         }
-        Ok(Loaded { served, memory })
+        Ok(served)
     }
 
     fn forget(&self, model: &ModelName, version: ModelVersion) {
@@ -44,7 +65,7 @@ impl Loader for OnnxLoader {
 }
 
 impl OnnxLoader {
-    fn start(&self, order: &LoadOrder<ServedVersion>) -> Result<ServedVersion, LoadFailure> {
+    fn plan(&self, order: &LoadOrder<ServedVersion>) -> Result<VersionPlan, LoadFailure> {
         let failed = |error: &dyn std::error::Error| LoadFailure::Failed(error_chain(error));
         let LoadOrder { name, version, manifest, path, in_service, .. } = order;
         let onnx = outhaul_onnx::read(path).map_err(|error| failed(&error))?;
@@ -76,7 +97,7 @@ impl OnnxLoader {
             cores: self.cores,
         };
         plan.warm_up().map_err(|error| failed(&error))?;
-        ServedVersion::start(plan, &self.monitor).map_err(|error| failed(&error))
+        Ok(plan)
     }
 }
 

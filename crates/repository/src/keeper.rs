@@ -27,7 +27,7 @@ use tokio::runtime::Runtime;
 
 use crate::handle::Request;
 use crate::journal::{Journal, Refusal};
-use crate::loading::{self, Ended, Loader, Order};
+use crate::loading::{self, Ended, Loader, Order, Orders};
 use crate::lookout::{self, Kick, Looked, Vigilance};
 use crate::plan::{Decision, Id, Policy, Standing, decide};
 use crate::record::Records;
@@ -156,9 +156,9 @@ struct Shown {
 }
 
 /// Something that has happened.
-enum Event<S> {
+enum Event<P> {
     Looked(Looked),
-    Ended(Ended<S>),
+    Ended(Ended<P>),
     /// A version has left memory for good, and this is what it took.
     Freed(u64),
     Asked(Request),
@@ -178,7 +178,7 @@ struct Keeper<L: Loader> {
     attention: BTreeSet<ModelName>,
     residents: BTreeMap<Id, Arc<Resident<L::Served>>>,
     published: BTreeMap<ModelName, BTreeMap<ModelVersion, Standing>>,
-    orders: Sender<Order<L::Served>>,
+    orders: Orders<L::Served>,
     reaper: Sender<(L::Served, u64)>,
     /// Asks that wait for the sources to be looked at.
     asking: Vec<Asking>,
@@ -209,7 +209,7 @@ impl<L: Loader> Keeper<L> {
     fn new(
         config: RepositoryConfig,
         parts: Parts<L>,
-        events: &Sender<Event<L::Served>>,
+        events: &Sender<Event<L::Prepared>>,
         shown: Shown,
     ) -> io::Result<Self> {
         let Parts { sources, loader, catalog, journal, metrics, .. } = parts;
@@ -218,7 +218,10 @@ impl<L: Loader> Keeper<L> {
         let orders = loading::spawn(config.parallel_loads.get(), &loader, move |end| {
             let _ = ended.send(Event::Ended(end));
         })?;
-        let reaper = spawn_reaper(events.clone())?;
+        let freed = events.clone();
+        let reaper = spawn_reaper(move |memory| {
+            let _ = freed.send(Event::Freed(memory));
+        })?;
         let mut records = Records::default();
         let mut known = Vec::new();
         for (index, source) in sources.into_iter().enumerate() {
@@ -259,7 +262,7 @@ impl<L: Loader> Keeper<L> {
         })
     }
 
-    fn run(&mut self, inbox: &Receiver<Event<L::Served>>) {
+    fn run(&mut self, inbox: &Receiver<Event<L::Prepared>>) {
         let mut wake_at = None;
         while !self.stopped {
             let Some(event) = next(inbox, wake_at) else { return };
@@ -359,9 +362,10 @@ impl<L: Loader> Keeper<L> {
             in_service,
             on_demand: self.policy.is_on_demand(found),
         };
-        record.versions.entry(*version).or_default().loading = Some((edition, need));
-        // The loading threads live as long as the sender.
-        let _ = self.orders.send(order);
+        let known = record.versions.entry(*version).or_default();
+        known.loading = Some((edition, need));
+        let is_awaited = known.demanded.is_some();
+        self.orders.send(order, is_awaited);
     }
 
     /// The version whose callers `version` would take over: the newest that answers, unless that is
@@ -390,12 +394,14 @@ fn next<S>(inbox: &Receiver<Event<S>>, wake_at: Option<Instant>) -> Option<Optio
 }
 
 /// Starts the thread that versions end on.
-fn spawn_reaper<S: Send + 'static>(events: Sender<Event<S>>) -> io::Result<Sender<(S, u64)>> {
+fn spawn_reaper<S: Send + 'static>(
+    freed: impl Fn(u64) + Send + 'static,
+) -> io::Result<Sender<(S, u64)>> {
     let (send, dead) = channel::<(S, u64)>();
     std::thread::Builder::new().name("freeing".to_owned()).spawn(move || {
         while let Ok((contents, memory)) = dead.recv() {
             drop(contents);
-            let _ = events.send(Event::Freed(memory));
+            freed(memory);
         }
     })?;
     Ok(send)

@@ -1,8 +1,10 @@
 //! Bringing versions into memory: what the repository asks of its [`Loader`], and the threads that
 //! carry it out.
 //!
-//! Loading threads run below the rest of the process where the system allows it: a load may take a
-//! core for seconds, and requests come first.
+//! What nobody waits for is loaded on threads that run below the rest of the process, where the system
+//! allows it: a load may take a core for seconds, and requests come first. A thread passes its
+//! priority on to those that it starts and cannot raise it again, so a version's own threads are
+//! started elsewhere ([`Loader::start`]).
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,6 +21,8 @@ use crate::{Resident, Source, VersionArtefact};
 
 /// Makes versions out of files. The repository knows when; this knows how.
 pub trait Loader: Send + Sync + 'static {
+    /// A version in memory, before it has threads.
+    type Prepared: Send + 'static;
     /// A version that answers.
     type Served: Send + Sync + 'static;
 
@@ -29,7 +33,15 @@ pub trait Loader: Send + Sync + 'static {
     ///
     /// Fails where the files are no model that can be served, or where the version would break
     /// callers of the one in service.
-    fn load(&self, order: &LoadOrder<Self::Served>) -> Result<Loaded<Self::Served>, LoadFailure>;
+    fn load(&self, order: &LoadOrder<Self::Served>) -> Result<Loaded<Self::Prepared>, LoadFailure>;
+
+    /// Starts what lets a version answer. Called on the repository's own thread, which must not be
+    /// held up.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the operating system refuses a thread.
+    fn start(&self, prepared: Self::Prepared) -> Result<Self::Served, LoadFailure>;
 
     /// Forgets what is kept of a version that exists no more.
     fn forget(&self, model: &ModelName, version: ModelVersion);
@@ -53,9 +65,9 @@ pub struct LoadOrder<S> {
 }
 
 /// A version in memory.
-pub struct Loaded<S> {
-    /// What answers.
-    pub served: S,
+pub struct Loaded<P> {
+    /// What can be started.
+    pub prepared: P,
     /// The bytes that it was measured to take.
     pub memory: u64,
 }
@@ -82,33 +94,59 @@ pub(crate) struct Order<S> {
 }
 
 /// How a load ended.
-pub(crate) enum Outcome<S> {
-    Loaded(Loaded<S>),
+pub(crate) enum Outcome<P> {
+    Loaded(Loaded<P>),
     Failed(LoadFailure),
     /// The files changed meanwhile: what was loaded is no version at all.
     Changed,
 }
 
 /// A load that has ended.
-pub(crate) struct Ended<S> {
+pub(crate) struct Ended<P> {
     pub(crate) id: Id,
     pub(crate) edition: Edition,
-    pub(crate) outcome: Outcome<S>,
+    pub(crate) outcome: Outcome<P>,
     pub(crate) took: Duration,
 }
 
-/// Starts the threads that load. They end where the returned sender is dropped.
+/// Where orders go: to threads of usual priority where somebody waits for the version, else to those
+/// below.
+pub(crate) struct Orders<S> {
+    awaited: Sender<Order<S>>,
+    background: Sender<Order<S>>,
+}
+
+impl<S> Orders<S> {
+    pub(crate) fn send(&self, order: Order<S>, is_awaited: bool) {
+        let threads = if is_awaited { &self.awaited } else { &self.background };
+        // The threads live as long as the sender.
+        let _ = threads.send(order);
+    }
+}
+
+/// Starts the threads that load, so many of either kind. They end where the orders are dropped.
 pub(crate) fn spawn<L: Loader>(
     threads: usize,
     loader: &Arc<L>,
-    ended: impl Fn(Ended<L::Served>) + Send + Sync + Clone + 'static,
+    ended: impl Fn(Ended<L::Prepared>) + Send + Sync + Clone + 'static,
+) -> io::Result<Orders<L::Served>> {
+    let awaited = spawn_pool("loading", threads, loader, (ended.clone(), || {}))?;
+    let background = spawn_pool("preparing", threads, loader, (ended, run_below_requests))?;
+    Ok(Orders { awaited, background })
+}
+
+fn spawn_pool<L: Loader>(
+    name: &str,
+    threads: usize,
+    loader: &Arc<L>,
+    (ended, begin): (impl Fn(Ended<L::Prepared>) + Send + Sync + Clone + 'static, fn()),
 ) -> io::Result<Sender<Order<L::Served>>> {
     let (send, orders) = channel();
     let orders = Arc::new(Mutex::new(orders));
     for index in 0..threads.max(1) {
         let (loader, orders, ended) = (Arc::clone(loader), Arc::clone(&orders), ended.clone());
-        std::thread::Builder::new().name(format!("loading/{index}")).spawn(move || {
-            run_below_requests();
+        std::thread::Builder::new().name(format!("{name}/{index}")).spawn(move || {
+            begin();
             while let Some(order) = next(&orders) {
                 ended(carry_out(&*loader, order));
             }
@@ -134,7 +172,7 @@ fn run_below_requests() {
     }
 }
 
-fn carry_out<L: Loader>(loader: &L, order: Order<L::Served>) -> Ended<L::Served> {
+fn carry_out<L: Loader>(loader: &L, order: Order<L::Served>) -> Ended<L::Prepared> {
     let started = Instant::now();
     let Order { edition, artefact, source, name, in_service, on_demand } = order;
     let id = (name.clone(), artefact.version);

@@ -1,6 +1,7 @@
 //! What has happened, noted in the records. Nothing is decided here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,7 +17,7 @@ use crate::record::{Edition, Failure, FoundModel, FoundVersion, ModelRecord, Ser
 use crate::{ModelFolder, Problem, Resident, Scan, Severity, SourceError, VersionArtefact};
 
 impl<L: Loader> Keeper<L> {
-    pub(super) fn note(&mut self, event: Event<L::Served>, now: Instant) {
+    pub(super) fn note(&mut self, event: Event<L::Prepared>, now: Instant) {
         match event {
             Event::Looked(looked) => self.note_look(looked, now),
             Event::Ended(ended) => self.note_end(ended, now),
@@ -207,7 +208,7 @@ impl<L: Loader> Keeper<L> {
         self.attention.insert(name.clone());
     }
 
-    fn note_end(&mut self, ended: Ended<L::Served>, now: Instant) {
+    fn note_end(&mut self, ended: Ended<L::Prepared>, now: Instant) {
         let Ended { id, edition, outcome, took } = ended;
         self.attention.insert(id.0.clone());
         let Some(known) =
@@ -217,10 +218,7 @@ impl<L: Loader> Keeper<L> {
         };
         known.loading = None;
         match outcome {
-            Outcome::Loaded(loaded) => {
-                self.metrics.loaded(&id.0, took);
-                self.note_loaded(&id, edition, loaded, now);
-            }
+            Outcome::Loaded(loaded) => self.start_loaded(&id, edition, loaded, (took, now)),
             Outcome::Changed => self.note_changed(&id, now),
             Outcome::Failed(LoadFailure::Failed(reason)) => {
                 self.metrics.failed(&id.0, took);
@@ -233,10 +231,39 @@ impl<L: Loader> Keeper<L> {
         }
     }
 
-    fn note_loaded(&mut self, id: &Id, edition: Edition, loaded: Loaded<L::Served>, now: Instant) {
-        let Loaded { served, memory } = loaded;
-        let identity = edition.identity.clone();
-        let resident = Arc::new(Resident::attended(served, memory, self.reaper.clone()));
+    fn start_loaded(
+        &mut self,
+        id: &Id,
+        edition: Edition,
+        loaded: Loaded<L::Prepared>,
+        (took, now): (Duration, Instant),
+    ) {
+        let Loaded { prepared, memory } = loaded;
+        // A mistake of ours must not end the loop with it.
+        let started = catch_unwind(AssertUnwindSafe(|| self.loader.start(prepared)));
+        let reason = match started {
+            Ok(Ok(served)) => {
+                self.metrics.loaded(&id.0, took);
+                let resident = Resident::attended(served, memory, self.reaper.clone());
+                self.note_loaded(id, edition, resident, now);
+                return;
+            }
+            Ok(Err(failure)) => failure.to_string(),
+            Err(_) => "starting it panicked; see the log".to_owned(),
+        };
+        self.metrics.failed(&id.0, took);
+        self.note_failure_of(id, edition, reason, now);
+    }
+
+    fn note_loaded(
+        &mut self,
+        id: &Id,
+        edition: Edition,
+        resident: Resident<L::Served>,
+        now: Instant,
+    ) {
+        let (identity, memory) = (edition.identity.clone(), resident.memory());
+        let resident = Arc::new(resident);
         let Some(record) = self.records.models.get_mut(&id.0) else { return };
         let source = record.found.as_ref().map(|found| found.source);
         let known = record.versions.entry(id.1).or_default();

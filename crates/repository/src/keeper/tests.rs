@@ -106,6 +106,7 @@ impl Script {
 }
 
 impl Loader for Script {
+    type Prepared = String;
     type Served = String;
 
     fn load(&self, order: &LoadOrder<String>) -> Result<Loaded<String>, LoadFailure> {
@@ -119,8 +120,12 @@ impl Loader for Script {
             "breaking" if order.in_service.is_some() && !order.manifest.loading.allow_breaking => {
                 Err(LoadFailure::Refused("output 'y' is gone".to_owned()))
             }
-            _ => Ok(Loaded { served: content, memory: 1 << 20 }),
+            _ => Ok(Loaded { prepared: content, memory: 1 << 20 }),
         }
+    }
+
+    fn start(&self, prepared: String) -> Result<String, LoadFailure> {
+        Ok(prepared)
     }
 
     fn forget(&self, model: &ModelName, version: ModelVersion) {

@@ -66,19 +66,23 @@ struct AsTold {
 }
 
 impl Loader for AsTold {
+    type Prepared = VersionPlan;
     type Served = ServedVersion;
 
-    fn load(&self, order: &LoadOrder<ServedVersion>) -> Result<Loaded<ServedVersion>, LoadFailure> {
+    fn load(&self, order: &LoadOrder<ServedVersion>) -> Result<Loaded<VersionPlan>, LoadFailure> {
         match order.name.as_str() {
             "damaged" => return Err(LoadFailure::Failed("its file is <damaged>".to_owned())),
             "slow" => self.gate.wait(),
             _ => {}
         }
         let (name, version) = (order.name.clone(), order.version);
-        let plan = VersionPlan { name, version, ..Model::new("echo", 4, echo).plan() };
+        let prepared = VersionPlan { name, version, ..Model::new("echo", 4, echo).plan() };
+        Ok(Loaded { prepared, memory: MEMORY })
+    }
+
+    fn start(&self, plan: VersionPlan) -> Result<ServedVersion, LoadFailure> {
         let served = ServedVersion::start(plan, &self.monitor);
-        let served = served.map_err(|error| LoadFailure::Failed(error.to_string()))?;
-        Ok(Loaded { served, memory: MEMORY })
+        served.map_err(|error| LoadFailure::Failed(error.to_string()))
     }
 
     fn forget(&self, _: &ModelName, _: ModelVersion) {}
