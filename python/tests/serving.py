@@ -52,6 +52,7 @@ def make_repository(folder):
         add(name, name)
     add("add_row", "two_versions", "1")
     add("scalar", "two_versions", "2")
+    (folder / "two_versions" / "model.toml").write_text('versions = "all"\n')
     # A thousand additions one after the other: its time grows with the tensor. One request at a time, and a short queue.
     add("deep_graph", "slow")
     declared = "[batching]\nmax_rows = 1\n\n[instances]\ncount = 1\n\n[queue]\ncapacity = 2\n"

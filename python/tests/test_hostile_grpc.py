@@ -161,7 +161,7 @@ def test_requests_that_name_nothing(stub):
     refused(stub.ModelInfer, service_pb2.ModelInferRequest())
     refused(stub.ModelInfer, service_pb2.ModelInferRequest(model_name="iris"))
     request = iris()
-    request.model_version = "one"
+    request.model_version = "1 or so"
     assert "model_version" in refused(stub.ModelInfer, request)
     request = iris()
     request.outputs.add()

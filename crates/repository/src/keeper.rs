@@ -197,7 +197,7 @@ struct Keeper<L: Loader> {
 /// What is known of one source.
 struct SourceRecord {
     source: Arc<dyn Source>,
-    kick: Sender<Kick>,
+    kick: Arc<Sender<Kick>>,
     /// The newest look that was asked for and done, and why it failed where it did. `None` before
     /// the first look.
     seen: Option<(u64, Option<String>)>,
