@@ -7,9 +7,15 @@
 mod bare_grpc;
 mod bare_http;
 mod ceiling;
+mod client;
+mod cycles;
 mod measure;
+mod on_demand;
 mod process;
+mod startup;
+mod swaps;
 mod table;
+mod zipf;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,6 +24,10 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use crate::measure::Effort;
+
+/// The allocator of `outhaul` itself, for what is measured in this process and for the references.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Measures Outhaul against references on this machine.
 #[derive(Parser)]
@@ -50,6 +60,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Load and unload one model many times in each engine, and print what stays resident.
+    Cycles(cycles::Arguments),
+    /// Replace a model again and again under constant load, and print what callers notice.
+    Swaps(swaps::Arguments),
+    /// Ask for many models with memory for few, and print what it costs.
+    OnDemand(on_demand::Arguments),
+    /// Start with many small models, and print how long it takes and what they cost when idle.
+    Startup(startup::Arguments),
     /// Serve a fixed answer over axum.
     BareHttp {
         /// Where to listen.
@@ -77,12 +95,21 @@ fn main() -> ExitCode {
     }
 }
 
+fn print(rows: &[table::Row]) -> anyhow::Result<()> {
+    println!("{}", table::markdown(rows));
+    Ok(())
+}
+
 fn dispatch(command: Command) -> anyhow::Result<()> {
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
     match command {
         Command::BareHttp { address, bytes } => {
             runtime()?.block_on(bare_http::serve(&address, vec![b' '; bytes].into()))
         }
+        Command::Cycles(arguments) => print(&cycles::measure(&arguments)?),
+        Command::Swaps(arguments) => print(&swaps::measure(&arguments)?),
+        Command::OnDemand(arguments) => print(&on_demand::measure(&arguments)?),
+        Command::Startup(arguments) => print(&startup::measure(&arguments)?),
         Command::BareGrpc { address } => runtime()?.block_on(bare_grpc::serve(&address)),
         Command::Run { models, large, seconds, turns, only, json } => {
             let effort = Effort { turns, duration: Duration::from_secs_f64(seconds) };

@@ -1,5 +1,8 @@
 //! The result: rows, medians, and the table that the README shows.
 
+use std::fmt;
+use std::time::Duration;
+
 use serde::Serialize;
 
 /// One comparison.
@@ -23,6 +26,39 @@ pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
         0 => f64::NAN,
         odd if odd % 2 == 1 => values[odd / 2],
         even => (values[even / 2 - 1] + values[even / 2]) / 2.0,
+    }
+}
+
+/// Latencies in milliseconds: exact, since all of them are kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Latencies {
+    pub(crate) count: usize,
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+    pub(crate) max: f64,
+}
+
+impl Latencies {
+    /// Sorts latencies; NaN of nothing.
+    pub(crate) fn of(latencies: impl IntoIterator<Item = Duration>) -> Self {
+        let milliseconds = |latency: Duration| latency.as_secs_f64() * 1000.0;
+        let mut sorted: Vec<f64> = latencies.into_iter().map(milliseconds).collect();
+        sorted.sort_by(f64::total_cmp);
+        let quantile = |share: f64| {
+            let rank = (sorted.len() as f64 * share).ceil() as usize;
+            sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+        };
+        let count = sorted.len();
+        let (p50, p99, p999, max) = (quantile(0.5), quantile(0.99), quantile(0.999), quantile(1.0));
+        Latencies { count, p50, p99, p999, max }
+    }
+}
+
+impl fmt::Display for Latencies {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Latencies { p50, p99, p999, .. } = self;
+        write!(formatter, "p50 {p50:.2}, p99 {p99:.2}, p99.9 {p999:.2} ms")
     }
 }
 
@@ -54,5 +90,13 @@ mod tests {
         assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
         assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5);
         assert!(median([].into_iter()).is_nan());
+    }
+
+    #[test]
+    fn quantiles_are_ranks() {
+        let latencies = Latencies::of((1..=1000).rev().map(Duration::from_millis));
+        assert_eq!((latencies.p50, latencies.p99, latencies.p999), (500.0, 990.0, 999.0));
+        assert_eq!((latencies.count, latencies.max), (1000, 1000.0));
+        assert!(Latencies::of([]).p99.is_nan());
     }
 }

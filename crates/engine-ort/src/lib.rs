@@ -9,10 +9,12 @@
 //! (`docs/decisions/003-one-ort-session-per-model.md`).
 //!
 //! Modules: `search` (where the library lies), `api` (the library and its log), `session` (a model),
-//! `value` (tensors in and out), `failure` (what its errors mean).
+//! `value` (tensors in and out), `failure` (what its errors mean),
+//! `mapped` (weights that stay in their files).
 
 mod api;
 mod failure;
+mod mapped;
 mod search;
 mod session;
 mod value;

@@ -25,6 +25,7 @@ use smallvec::SmallVec;
 
 use crate::api::{Api, c_name, non_null};
 use crate::failure::{Code, Failure};
+use crate::mapped::Mapped;
 use crate::value::{InputValue, Value, element_code, element_type};
 use crate::{ENGINE, Process};
 
@@ -38,6 +39,8 @@ const NO_ARENA_UP_TO: u64 = 4 << 20;
 /// A loaded model, as the engine hands it out.
 pub(crate) struct OrtModel {
     shared: Arc<SharedModel>,
+    /// The bytes of weights that stay in mapped files.
+    mapped: i64,
 }
 
 /// A loaded model, as its sessions and its outputs share it.
@@ -83,6 +86,7 @@ impl OrtModel {
         // Before the library sees it: it divides constants while it loads.
         model.divides_safely().map_err(unsupported)?;
         let api = process.api;
+        let mapped = options.thread_bytes.map(|_| Mapped::before_loading(model));
         let options = SessionOptions::new(api, model, options)
             .map_err(|failure| failed(failure.to_string()))?;
         let session = create_session(&process, &model.path, &options)
@@ -102,7 +106,8 @@ impl OrtModel {
             outputs: outputs.map(|(name, data_type)| Output { name, data_type }).collect(),
             shapes_vary: model.signature.inputs.iter().any(|spec| varies(&spec.shape)),
         };
-        Ok(OrtModel { shared: Arc::new(shared) })
+        let mapped = mapped.map_or(0, |mapped| mapped.grown_by());
+        Ok(OrtModel { shared: Arc::new(shared), mapped })
     }
 }
 
@@ -161,6 +166,10 @@ impl LoadedModel for OrtModel {
 
     fn session(&self) -> Result<Box<dyn Session>, LoadError> {
         Ok(Box::new(Runner { model: Arc::clone(&self.shared) }))
+    }
+
+    fn bytes_elsewhere(&self) -> i64 {
+        self.mapped
     }
 }
 

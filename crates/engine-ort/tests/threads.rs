@@ -64,7 +64,7 @@ fn one_session_answers_many_threads_as_it_answers_one() {
     });
     assert_eq!(thread_count(), threads_before, "runs must make no threads");
 
-    let options = LoadOptions { threads: 3.try_into().unwrap() };
+    let options = LoadOptions { threads: 3.try_into().unwrap(), ..LoadOptions::default() };
     let model = library::read("examples/models/digits/1/model.onnx");
     let pooled = runtime.load(&model, &options).unwrap();
     if cfg!(target_os = "linux") {

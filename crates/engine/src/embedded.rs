@@ -20,7 +20,7 @@ use std::fmt::Display;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use lowering::Wording;
@@ -32,7 +32,7 @@ use rten::{
 use rten_gemm::GemmExecutor;
 use rten_tensor::prelude::*;
 
-use crate::{Engine, LoadError, LoadOptions, LoadedModel, RunError, Session};
+use crate::{Engine, LoadError, LoadOptions, LoadedModel, RunError, Session, ThreadBytes};
 
 /// What manifests and logs call this engine.
 const NAME: &str = "embedded";
@@ -71,11 +71,20 @@ impl Engine for Embedded {
             catch_unwind(AssertUnwindSafe(|| load(model, options, wording)))
                 .unwrap_or_else(|_| Err(failed("it panicked".to_owned()).into()))
         };
-        let loading = || match load(Wording::AsNeeded) {
-            Err(Rejection { is_nameless: true, .. }) => load(Wording::AllNamed),
-            outcome => outcome,
+        let loading = || {
+            let before = options.thread_bytes.map(|read| read());
+            let outcome = match load(Wording::AsNeeded) {
+                Err(Rejection { is_nameless: true, .. }) => load(Wording::AllNamed),
+                outcome => outcome,
+            };
+            outcome.map(|mut loaded| {
+                if let (Some(read), Some(before)) = (options.thread_bytes, before) {
+                    loaded.bytes_elsewhere += read() - before;
+                }
+                loaded
+            })
         };
-        thread::scope(|scope| {
+        let loaded = thread::scope(|scope| {
             thread::Builder::new()
                 .name("outhaul-load".to_owned())
                 .stack_size(LOADING_STACK)
@@ -84,7 +93,8 @@ impl Engine for Embedded {
                 .join()
                 .unwrap_or_else(|_| Err(failed("it panicked".to_owned()).into()))
                 .map_err(|rejection| rejection.error)
-        })
+        })?;
+        Ok(Arc::new(loaded))
     }
 }
 
@@ -114,18 +124,35 @@ fn bytes_saturate() -> bool {
     GemmExecutor::<u8, i8, i32>::default().may_saturate()
 }
 
-fn load(
-    model: &OnnxModel,
-    options: &LoadOptions,
-    wording: Wording,
-) -> Result<Arc<dyn LoadedModel>, Rejection> {
-    let graph = read(model, wording)?;
-    check_constants(model)?;
+fn load(model: &OnnxModel, options: &LoadOptions, wording: Wording) -> Result<Loaded, Rejection> {
+    let (graph, packed) = counting_packers(options.thread_bytes, || {
+        let graph = read(model, wording)?;
+        check_constants(model).map(|()| graph)
+    });
+    let graph = graph?;
     let rank = |name: &str| Some(graph.node_info(graph.find_node(name)?)?.shape()?.len());
     exactness::check(model, bytes_saturate(), Some(&rank)).map_err(unsupported)?;
-    let loaded = Loaded::new(graph, model, options)?;
+    let mut loaded = Loaded::new(graph, model, options)?;
+    loaded.bytes_elsewhere = packed;
     loaded.try_out(model)?;
-    Ok(Arc::new(loaded))
+    Ok(loaded)
+}
+
+/// Calls `load` and returns with its result what it left allocated by the threads that re-pack
+/// weights. Those are `rten`'s own and serve all loads, so that what they allocate tells of one load
+/// only while no other is under way: where it is counted, loads take turns here.
+fn counting_packers<T>(read: Option<ThreadBytes>, load: impl FnOnce() -> T) -> (T, i64) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let Some(read) = read else {
+        return (load(), 0);
+    };
+    // A load that panicked has left nothing half-done here.
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let total =
+        || rten::thread_pool().run(|| rayon_core::broadcast(|_| read()).into_iter().sum::<i64>());
+    let before = total();
+    let loaded = load();
+    (loaded, total() - before)
 }
 
 /// Reads the file into `rten`.
@@ -224,6 +251,7 @@ fn check_constants(model: &OnnxModel) -> Result<(), Rejection> {
 struct Loaded {
     shared: Arc<Shared>,
     threads: usize,
+    bytes_elsewhere: i64,
 }
 
 /// What all sessions of a model use.
@@ -259,7 +287,8 @@ impl Loaded {
                 })
                 .collect::<Result<_, _>>()?;
         let shared = Shared { graph, signature, inputs, defaults, outputs };
-        Ok(Loaded { shared: Arc::new(shared), threads: options.threads.get() })
+        let (shared, threads) = (Arc::new(shared), options.threads.get());
+        Ok(Loaded { shared, threads, bytes_elsewhere: 0 })
     }
 
     fn open(&self) -> EmbeddedSession {
@@ -308,6 +337,10 @@ impl LoadedModel for Loaded {
 
     fn session(&self) -> Result<Box<dyn Session>, LoadError> {
         Ok(Box::new(self.open()))
+    }
+
+    fn bytes_elsewhere(&self) -> i64 {
+        self.bytes_elsewhere
     }
 }
 

@@ -40,16 +40,24 @@ pub trait Engine: Send + Sync {
     ) -> Result<Arc<dyn LoadedModel>, LoadError>;
 }
 
+/// Reads how many bytes the calling thread has allocated and not freed, in whatever the process's
+/// allocator is. It is below zero for a thread that frees what others have allocated; the sum over
+/// all threads is what the process holds.
+pub type ThreadBytes = fn() -> i64;
+
 /// How a model is to be loaded.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
     /// Threads that one run is spread over.
     pub threads: NonZeroUsize,
+    /// Where it is known what a thread has allocated, the engine says what of a model its own
+    /// threads have: see [`LoadedModel::bytes_elsewhere`].
+    pub thread_bytes: Option<ThreadBytes>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions { threads: NonZeroUsize::MIN }
+        LoadOptions { threads: NonZeroUsize::MIN, thread_bytes: None }
     }
 }
 
@@ -65,6 +73,14 @@ pub trait LoadedModel: Send + Sync {
     ///
     /// Fails where the engine cannot allocate what the session needs.
     fn session(&self) -> Result<Box<dyn Session>, LoadError>;
+
+    /// Returns the bytes that loading left beside those that the thread which called
+    /// [`Engine::load`] has allocated: what threads of the engine have, and files that stay mapped.
+    /// They are counted where [`LoadOptions::thread_bytes`] was set. Below zero where the engine's
+    /// threads have freed more than they kept.
+    fn bytes_elsewhere(&self) -> i64 {
+        0
+    }
 }
 
 /// One thread's way to run a model.

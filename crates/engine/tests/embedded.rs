@@ -85,3 +85,25 @@ fn it_says_the_version_that_it_is_built_with() {
     let entry = format!("name = \"rten\"\nversion = \"{}\"\n", Embedded.version());
     assert!(lock.contains(&entry), "Cargo.lock has another rten than {}", Embedded.version());
 }
+
+#[test]
+fn what_the_engines_own_threads_allocate_is_counted() {
+    // Each look at a thread finds ten bytes more: one for the loading thread and one for each of
+    // those that re-pack weights.
+    fn ten_more() -> i64 {
+        thread_local! {
+            static LOOKS: std::cell::Cell<i64> = const { std::cell::Cell::new(0) };
+        }
+        LOOKS.set(LOOKS.get() + 1);
+        LOOKS.get() * 10
+    }
+    let path = testdata().join("models/add_row.onnx");
+    let model = outhaul_onnx::read(&path).unwrap();
+    let bytes_elsewhere = |thread_bytes| {
+        let options = LoadOptions { thread_bytes, ..LoadOptions::default() };
+        Embedded.load(&model, &options).unwrap().bytes_elsewhere()
+    };
+    assert_eq!(bytes_elsewhere(None), 0);
+    let packers = rten::thread_pool().run(rayon_core::current_num_threads);
+    assert_eq!(bytes_elsewhere(Some(ten_more)), 10 * (1 + packers as i64));
+}

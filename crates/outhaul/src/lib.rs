@@ -13,6 +13,7 @@ mod memory;
 mod open;
 
 pub use engines::{Engines, NamedEngine, NoEngine};
+pub use memory::MemoryMeter;
 pub use open::{
     Keeping, OpenError, OpenOptions, Opened, Place, cache_folder, loaded, open, prepare, state_file,
 };

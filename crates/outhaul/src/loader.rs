@@ -36,8 +36,9 @@ impl Loader for OnnxLoader {
     fn load(&self, order: &LoadOrder<ServedVersion>) -> Result<Loaded<Prepared>, LoadFailure> {
         // Everything up to the warm-up happens on this thread, so that what it has allocated and not
         // given back is what the version holds.
-        let mark = self.meter.begin();
+        let mut mark = self.meter.begin();
         let plan = self.plan(order)?;
+        mark.add(plan.model.bytes_elsewhere());
         let memory = mark.held();
         Ok(Loaded { prepared: Prepared { plan, memory, on_demand: order.on_demand }, memory })
     }
@@ -78,7 +79,8 @@ impl OnnxLoader {
             }
         }
         let (rows, cost_follows_size) = (onnx.row_independence(), onnx.cost_follows_size());
-        let options = LoadOptions { threads: manifest.instances.threads };
+        let threads = manifest.instances.threads;
+        let options = LoadOptions { threads, thread_bytes: self.meter.thread_bytes() };
         let choice = match manifest.engine {
             EngineChoice::Auto => self.engine,
             declared => declared,

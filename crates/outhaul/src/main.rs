@@ -1,5 +1,6 @@
 //! The `outhaul` command.
 
+mod allocator;
 mod commands;
 mod config;
 

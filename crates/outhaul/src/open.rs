@@ -78,6 +78,8 @@ pub struct OpenOptions {
     pub keeping: Keeping,
     /// Where files from object stores are kept; the user's cache folder where not set.
     pub cache: Option<PathBuf>,
+    /// How the memory of loaded versions is measured: by what this process's allocator can tell.
+    pub meter: MemoryMeter,
     /// The most bytes that are kept there beside what is in use; no limit where not set.
     pub cache_capacity: Option<u64>,
 }
@@ -99,6 +101,7 @@ impl Default for OpenOptions {
             keeping: Keeping::Nothing,
             cache: None,
             cache_capacity: None,
+            meter: MemoryMeter::default(),
         }
     }
 }
@@ -178,7 +181,7 @@ pub fn prepare(
         engine: options.engine,
         monitor: Arc::clone(&monitor),
         cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
-        meter: MemoryMeter::default(),
+        meter: options.meter,
     };
     let parts = Parts {
         sources: sources(options, runtime.as_ref())?,

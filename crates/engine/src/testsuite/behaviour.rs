@@ -64,14 +64,17 @@ impl Suite<'_> {
     /// More threads within one run give the same answers.
     fn more_threads(&mut self, reference: &Reference) {
         let threads = 2.try_into().expect("two is not zero");
-        let outcome = Opened::new(self.engine, &reference.path, &LoadOptions { threads }).and_then(
-            |mut opened| {
-                for case in answered(reference, &mut opened) {
-                    reference.tolerance.agree(&case.expected, &case.received)?;
-                }
-                Ok(())
-            },
-        );
+        let outcome = Opened::new(
+            self.engine,
+            &reference.path,
+            &LoadOptions { threads, ..LoadOptions::default() },
+        )
+        .and_then(|mut opened| {
+            for case in answered(reference, &mut opened) {
+                reference.tolerance.agree(&case.expected, &case.received)?;
+            }
+            Ok(())
+        });
         self.check(&format!("{} / two threads", reference.name), outcome);
     }
 

@@ -120,6 +120,17 @@ mod tests {
         let expected = r#"models = ["models"]
 engine = "auto"
 # onnxruntime is not set
+# state is not set
+
+[repository]
+mode = "watch"
+# load is not set
+poll_interval = "30s"
+settle = "1s"
+# memory_budget is not set
+min_residency = "100ms"
+# cache_dir is not set
+# cache_capacity is not set
 
 [listen]
 http = "127.0.0.1:8080"

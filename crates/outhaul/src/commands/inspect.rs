@@ -166,7 +166,8 @@ fn tensor_row(spec: &TensorSpec) -> TensorRow {
 }
 
 fn engine_rows(onnx: &OnnxModel, engines: &Engines, folder: &ModelFolder) -> Vec<EngineRow> {
-    let options = LoadOptions { threads: folder.manifest.instances.threads };
+    let threads = folder.manifest.instances.threads;
+    let options = LoadOptions { threads, ..LoadOptions::default() };
     let rows = engines.all().into_iter();
     rows.map(|(name, engine)| match engine {
         Err(reason) => EngineRow { name, version: None, runs: false, reason: reason.to_owned() },

@@ -30,6 +30,7 @@ use tokio::task::JoinSet;
 
 use super::Problems;
 use super::server_flags::ServerFlags;
+use crate::allocator;
 use crate::config::{Config, Listen, Sourced, StateChoice};
 
 /// Serves models over HTTP and gRPC until Ctrl-C or SIGTERM.
@@ -341,6 +342,7 @@ fn open_options(config: &Config) -> OpenOptions {
         keeping,
         cache: config.cache_dir.value.clone(),
         cache_capacity: config.cache_capacity.value,
+        meter: allocator::memory_meter(),
     }
 }
 

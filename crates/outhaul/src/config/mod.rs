@@ -236,6 +236,11 @@ impl Config {
             row(&settings::MODELS, &self.models, |paths| Some(json!(paths))),
             row(&settings::ENGINE, &self.engine, |engine| Some(json!(engine_name(*engine)))),
             row(&settings::ONNXRUNTIME, &self.onnxruntime, |path| path.as_ref().map(|p| json!(p))),
+            row(&settings::STATE, &self.state, |state| match state {
+                StateChoice::Default => None,
+                StateChoice::Off => Some(json!("off")),
+                StateChoice::Url(url) => Some(json!(without_password(url))),
+            }),
             row(&settings::MODE, &self.mode, |mode| Some(json!(mode_name(*mode)))),
             row(&settings::LOAD_MODELS, &self.load_models, |names| {
                 let names: Vec<&str> = names.iter().map(ModelName::as_str).collect();
@@ -247,11 +252,6 @@ impl Config {
             row(&settings::MIN_RESIDENCY, &self.min_residency, duration),
             row(&settings::CACHE_DIR, &self.cache_dir, |path| path.as_ref().map(|p| json!(p))),
             row(&settings::CACHE_CAPACITY, &self.cache_capacity, |bytes| bytes.map(|b| json!(b))),
-            row(&settings::STATE, &self.state, |state| match state {
-                StateChoice::Default => None,
-                StateChoice::Off => Some(json!("off")),
-                StateChoice::Url(url) => Some(json!(without_password(url))),
-            }),
             row(&settings::HTTP, &self.http, listen),
             row(&settings::GRPC, &self.grpc, listen),
             row(&settings::MAX_BODY_BYTES, &self.max_body_bytes, bytes),

@@ -30,6 +30,8 @@ pub(crate) const MODELS: Setting = text("models", "OUTHAUL_MODELS", "PATH");
 pub(crate) const ENGINE: Setting = text("engine", "OUTHAUL_ENGINE", "--engine");
 /// The library of ONNX Runtime.
 pub(crate) const ONNXRUNTIME: Setting = text("onnxruntime", "OUTHAUL_ONNXRUNTIME", "--onnxruntime");
+/// Where it is kept what was asked for.
+pub(crate) const STATE: Setting = text("state", "OUTHAUL_STATE", "--state");
 /// How changes of the models are found out.
 pub(crate) const MODE: Setting = text("repository.mode", "OUTHAUL_MODE", "--mode");
 /// Models that explicit mode loads at the start.
@@ -52,8 +54,6 @@ pub(crate) const CACHE_DIR: Setting =
 /// How much of that is kept.
 pub(crate) const CACHE_CAPACITY: Setting =
     typed("repository.cache_capacity", "OUTHAUL_CACHE_CAPACITY", "--cache-capacity");
-/// Where it is kept what was asked for.
-pub(crate) const STATE: Setting = text("state", "OUTHAUL_STATE", "--state");
 /// Where HTTP is served.
 pub(crate) const HTTP: Setting = typed("listen.http", "OUTHAUL_HTTP", "--http");
 /// Where gRPC is served.
@@ -101,6 +101,7 @@ pub(crate) const ALL: [&Setting; 27] = [
     &MODELS,
     &ENGINE,
     &ONNXRUNTIME,
+    &STATE,
     &MODE,
     &LOAD_MODELS,
     &POLL_INTERVAL,
@@ -109,7 +110,6 @@ pub(crate) const ALL: [&Setting; 27] = [
     &MIN_RESIDENCY,
     &CACHE_DIR,
     &CACHE_CAPACITY,
-    &STATE,
     &HTTP,
     &GRPC,
     &MAX_BODY_BYTES,

@@ -110,6 +110,11 @@ fn from_text(setting: &Setting, text: &str) -> Value {
 
 fn from_variable(setting: &Setting, text: &OsString) -> Result<Value, Rule> {
     if setting.key == "models" {
+        // A URL has the separator of paths in it.
+        if let Some(text) = text.to_str().filter(|text| text.contains("://")) {
+            let places = text.split(',').map(|place| Value::Text(place.trim().to_owned()));
+            return Ok(Value::List(places.collect()));
+        }
         let paths = std::env::split_paths(text).map(|path| path.into_os_string().into_string());
         let paths: Result<Vec<_>, _> = paths.collect();
         if let Ok(paths) = paths {

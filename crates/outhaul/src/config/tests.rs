@@ -51,6 +51,16 @@ fn every_setting_can_be_set_everywhere() {
         models = ["a", "b"]
         engine = "embedded"
         onnxruntime = "/lib/x.so"
+        state = "postgres://me@db/outhaul"
+        [repository]
+        mode = "explicit"
+        load = ["iris", "reviews"]
+        poll_interval = "5s"
+        settle = "2s"
+        memory_budget = "4GiB"
+        min_residency = "1m"
+        cache_dir = "/var/cache/outhaul"
+        cache_capacity = "20GiB"
         [listen]
         http = 80
         grpc = "localhost:81"
@@ -77,6 +87,15 @@ fn every_setting_can_be_set_everywhere() {
         ("OUTHAUL_MODELS", &*format!("a{separator}b")),
         ("OUTHAUL_ENGINE", "embedded"),
         ("OUTHAUL_ONNXRUNTIME", "/lib/x.so"),
+        ("OUTHAUL_STATE", "postgres://me@db/outhaul"),
+        ("OUTHAUL_MODE", "explicit"),
+        ("OUTHAUL_LOAD_MODELS", "iris, reviews"),
+        ("OUTHAUL_POLL_INTERVAL", "5000ms"),
+        ("OUTHAUL_SETTLE", "2000ms"),
+        ("OUTHAUL_MEMORY_BUDGET", "4294967296"),
+        ("OUTHAUL_MIN_RESIDENCY", "60s"),
+        ("OUTHAUL_CACHE_DIR", "/var/cache/outhaul"),
+        ("OUTHAUL_CACHE_CAPACITY", "20480MiB"),
         ("OUTHAUL_HTTP", "80"),
         ("OUTHAUL_GRPC", "127.0.0.1:81"),
         ("OUTHAUL_MAX_BODY_BYTES", "1048576"),
@@ -126,6 +145,19 @@ fn every_rule_refuses_what_breaks_it() {
         Case("models", "must be one path or several", &["[]", "3", "[1]", "''"]),
         Case("engine", "must be auto, onnxruntime or embedded", &["'python'", "1", "''"]),
         Case("onnxruntime", "must be a path", &["''", "true"]),
+        Case("state", "must be the URL of a store", &["''", "1", "true"]),
+        Case("repository.mode", "must be watch, poll, explicit or once", &["'watched'", "1"]),
+        Case("repository.load", "must be names of models", &["'a/b'", "1", "['..']"]),
+        Case("repository.poll_interval", "must be a duration from 100ms", &["'1ms'", "30"]),
+        Case("repository.settle", "must be a duration of at most 24h", &["'25h'", "1"]),
+        Case(
+            "repository.memory_budget",
+            "must be a size of at least 1MiB",
+            &["0", "'1kB'", "'80%'"],
+        ),
+        Case("repository.min_residency", "must be a duration of at most 24h", &["'25h'"]),
+        Case("repository.cache_dir", "must be a folder", &["''", "1"]),
+        Case("repository.cache_capacity", "must be a size of at least 1MiB", &["1"]),
         Case(
             "listen.http",
             "must be an IP address and a port",
@@ -171,6 +203,14 @@ fn every_rule_refuses_what_breaks_it() {
 }
 
 #[test]
+fn places_in_the_environment_may_be_urls() {
+    let environment = [("OUTHAUL_MODELS", "s3://bucket/models, http://host:9000/more")];
+    let config = Config::resolve(sources("", &environment, &[])).unwrap();
+    let expected = ["s3://bucket/models", "http://host:9000/more"].map(PathBuf::from);
+    assert_eq!(config.models.value, expected);
+}
+
+#[test]
 fn problems_of_all_sources_come_at_once() {
     let file = "lissten = 1\n[listen]\nhttp = 'x'\n[logs]\nlevel = 'info'\n";
     let environment =
@@ -181,7 +221,9 @@ fn problems_of_all_sources_come_at_once() {
         problems(file, &environment),
         [
             "outhaul.toml:1: lissten = 1: unknown key; the keys are models, engine, onnxruntime, \
-             listen.http, listen.grpc, limits.max_body_bytes, limits.max_head_bytes, \
+             state, repository.mode, repository.load, repository.poll_interval, \
+             repository.settle, repository.memory_budget, repository.min_residency, \
+             repository.cache_dir, repository.cache_capacity, listen.http, listen.grpc, limits.max_body_bytes, limits.max_head_bytes, \
              limits.max_tensor_bytes, limits.max_connections, limits.head_timeout, \
              limits.body_timeout, limits.idle_timeout, limits.request_timeout, \
              limits.drain_timeout, log.format, log.level, log.requests, trace.otlp_endpoint"

@@ -93,7 +93,12 @@ impl Bucket {
         }
         let Some(content) = state.objects.get(key).cloned() else {
             drop(state);
-            return respond(stream, "404 Not Found", &tag(b""), b"<Error><Code>NoSuchKey</Code></Error>");
+            return respond(
+                stream,
+                "404 Not Found",
+                &tag(b""),
+                b"<Error><Code>NoSuchKey</Code></Error>",
+            );
         };
         let tag = tag(&content);
         if request.condition.as_ref().is_some_and(|condition| *condition != tag) {

@@ -4,20 +4,19 @@
 use std::fs;
 use std::io::Write;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::model::marked;
-use crate::server::{Folder, QUESTION, Server, mark_of, pause, send, until};
+use crate::server::{Folder, QUESTION, Server, Stop, mark_of, pause, send, until};
 
 /// Asks a model again and again while something is done; every answer must be one of these marks.
 fn while_answering(server: &Server, model: &str, marks: &[u16], act: impl FnOnce()) {
-    let (address, stop) = (server.address(), AtomicBool::new(false));
+    let (address, stop) = (server.address(), Stop::default());
     let path = format!("/v2/models/{model}/infer");
     let ask = || {
         let mut answers = 0;
-        while !stop.load(Ordering::Relaxed) {
+        while !stop.is_told() {
             let answer = send(address, "POST", &path, QUESTION).unwrap();
             assert_eq!(answer.status, 200, "{answer:?}");
             assert!(marks.contains(&mark_of(&answer)), "{answer:?}");
@@ -28,8 +27,9 @@ fn while_answering(server: &Server, model: &str, marks: &[u16], act: impl FnOnce
     };
     thread::scope(|scope| {
         let asking = scope.spawn(ask);
+        let stopping = stop.at_end();
         act();
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         assert!(asking.join().unwrap() > 0);
     });
 }
@@ -220,7 +220,10 @@ fn a_place_that_vanishes_and_comes_back_loses_nothing() {
         folder.put_marked("sound", 5, 5);
         let began = Instant::now();
         server.until_marked("sound", 5);
-        println!("the new folder was seen after {first:?}, its changes after {:?}", began.elapsed());
+        println!(
+            "the new folder was seen after {first:?}, its changes after {:?}",
+            began.elapsed()
+        );
         assert!(first < Duration::from_secs(10), "{first:?}");
         assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     });

@@ -4,13 +4,12 @@ use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::bucket::Bucket;
 use crate::model::marked;
-use crate::server::{Answer, Folder, QUESTION, Server, mark_of, pause, send, until};
+use crate::server::{Answer, Folder, QUESTION, Server, Stop, mark_of, pause, send, until};
 
 /// Numbers that are the same in every run.
 struct Dice(u64);
@@ -154,9 +153,9 @@ impl Scene {
 }
 
 /// Asks a model until it is told to stop, and panics where it answers from half a file.
-fn watch(address: SocketAddr, model: &str, stop: &AtomicBool) -> usize {
+fn watch(address: SocketAddr, model: &str, stop: &Stop) -> usize {
     let mut answers = 0;
-    while !stop.load(Ordering::Relaxed) {
+    while !stop.is_told() {
         let path = format!("/v2/models/{model}/infer");
         if let Ok(answer) = send(address, "POST", &path, QUESTION)
             && answer.status == 200
@@ -183,7 +182,7 @@ fn what_was_confirmed_survives_kill_9_at_any_moment() {
         let server = scene.spawn();
         server.wait_until_ready();
         scene.check(&server);
-        let (address, stop, moment) = (server.address(), AtomicBool::new(false), dice.moment());
+        let (address, stop, moment) = (server.address(), Stop::default(), dice.moment());
         let asks: Vec<(usize, Asked)> = (0..50)
             .map(|_| {
                 let asked = match dice.below(4) {
@@ -202,19 +201,20 @@ fn what_was_confirmed_survives_kill_9_at_any_moment() {
             let (stop, subjects) = (&stop, &mut subjects);
             scope.spawn(move || {
                 for (which, asked) in asks {
-                    if stop.load(Ordering::Relaxed) || subjects[which].in_flight.is_some() {
+                    if stop.is_told() || subjects[which].in_flight.is_some() {
                         return;
                     }
                     subjects[which].ask(address, asked);
                 }
             });
-            let watching =
-                ["rewritten", "swapped"].map(|model| scope.spawn(move || watch(address, model, stop)));
+            let watching = ["rewritten", "swapped"]
+                .map(|model| scope.spawn(move || watch(address, model, stop)));
             let scene = &mut scene;
-            scope.spawn(move || scene.rewrite(|| !stop.load(Ordering::Relaxed)));
+            scope.spawn(move || scene.rewrite(|| !stop.is_told()));
+            let stopping = stop.at_end();
             pause(moment);
             server.kill();
-            stop.store(true, Ordering::Relaxed);
+            drop(stopping);
             answers += watching.into_iter().map(|watch| watch.join().unwrap()).sum::<usize>();
         });
         scene.subjects = subjects;
@@ -264,7 +264,9 @@ fn kill_9_in_the_middle_of_a_fetch_leaves_no_half_artefact() {
         put("swapped", version);
         let (server, before) = (spawn(), bucket.begun());
         let began = Instant::now();
-        until("it fetches", || bucket.begun() > before || began.elapsed() > Duration::from_secs(10));
+        until("it fetches", || {
+            bucket.begun() > before || began.elapsed() > Duration::from_secs(10)
+        });
         pause(dice.moment());
         let was_ready = server.send("POST", "/v2/models/swapped/infer", QUESTION);
         server.kill();

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -31,6 +32,29 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(began.elapsed() < PATIENCE, "never: {what}");
         pause(Duration::from_millis(5));
+    }
+}
+
+/// What tells threads to stop, also where a test fails before it would: who starts them waits for them.
+#[derive(Default)]
+pub(crate) struct Stop(AtomicBool);
+
+/// The end of which tells threads to stop.
+pub(crate) struct StopAtEnd<'s>(&'s Stop);
+
+impl Stop {
+    pub(crate) fn is_told(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn at_end(&self) -> StopAtEnd<'_> {
+        StopAtEnd(self)
+    }
+}
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -106,7 +130,7 @@ impl Folder {
 }
 
 /// How long files must have been left alone in these tests.
-pub(crate) const SETTLE: &str = "200ms";
+pub(crate) const SETTLE: &str = "0ms";
 
 /// What a process has printed so far.
 #[derive(Default)]
@@ -199,12 +223,6 @@ impl Server {
     /// Returns what it has logged so far.
     pub(crate) fn log(&self) -> String {
         self.log.text()
-    }
-
-    /// Waits until the log holds a text.
-    #[track_caller]
-    pub(crate) fn wait_for_log(&self, text: &str) {
-        assert!(self.log.wait(|log| log.contains(text)), "no '{text}' in {}", self.log());
     }
 
     pub(crate) fn id(&self) -> u32 {

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use outhaul::types::{InferRequest, NamedTensor, RequestContext, Tensor};
 use outhaul::{Mode, OpenOptions, RepositoryConfig, Router};
 use tokio::runtime::Builder;
 
-use crate::server::{Folder, until};
+use crate::server::{Folder, Stop, until};
 
 const CALLERS: usize = 4;
 const SWAPS: u16 = 20;
@@ -27,13 +27,14 @@ fn open(models: &Path) -> Arc<Router> {
 }
 
 /// Asks without a pause until it is told to stop, on an event loop of its own. Returns how often.
-fn call(router: &Router, stop: &AtomicBool, newest: &AtomicU64) -> usize {
+fn call(router: &Router, stop: &Stop, newest: &AtomicU64) -> usize {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let tensor = Tensor::from_vec([1, 2], vec![0_f32; 2]).unwrap();
     let (context, mut answers, mut last) = (RequestContext::default(), 0, 0);
-    while !stop.load(Ordering::Relaxed) {
+    while !stop.is_told() {
         let input = NamedTensor { name: "x".into(), tensor: tensor.clone() };
-        let answer = runtime.block_on(router.infer(InferRequest::new("swapped", [input]), &context));
+        let answer =
+            runtime.block_on(router.infer(InferRequest::new("swapped", [input]), &context));
         let answer = answer.unwrap_or_else(|error| panic!("request {answers}: {error}"));
         let values = answer.output("y").unwrap().as_slice::<f32>().unwrap();
         assert_eq!(values[0], values[1], "half a model was loaded");
@@ -52,9 +53,10 @@ fn no_request_fails_while_versions_are_replaced() {
     let folder = Folder::new();
     folder.put_marked("swapped", 1, 1);
     let router = open(&folder.path("models"));
-    let (stop, newest) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (stop, newest) = (Stop::default(), AtomicU64::new(0));
     let answers: Vec<usize> = thread::scope(|scope| {
         let callers = [(); CALLERS].map(|()| scope.spawn(|| call(&router, &stop, &newest)));
+        let stopping = stop.at_end();
         for version in 2..=SWAPS + 1 {
             folder.put_marked("swapped", version.into(), version);
             until("the new version answers", || {
@@ -63,7 +65,7 @@ fn no_request_fails_while_versions_are_replaced() {
                     || callers.iter().any(|caller| caller.is_finished())
             });
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         callers.into_iter().map(|caller| caller.join().unwrap()).collect()
     });
     println!("{answers:?} answers over {SWAPS} swaps");

@@ -202,15 +202,23 @@ impl<L: Loader> Keeper<L> {
         if !is_asked_for(&self.policy, record) {
             return Some(Ok(()));
         }
-        let found = record.found.as_ref()?;
+        // It went away since it was asked for.
+        let Some(found) = &record.found else {
+            return Some(Err(AskError::UnknownModel(name.as_str().to_owned())));
+        };
         let failed = |reason: &Arc<str>| {
             Some(Err(AskError::Failed { model: name.clone(), reason: Arc::clone(reason) }))
         };
         if let Some(reason) = &found.blocked {
             return failed(reason);
         }
+        let versions = chosen(record, now);
+        let is_being_written = || found.versions.values().any(|version| version.whole_at > now);
+        if versions.is_empty() && is_being_written() {
+            return None;
+        }
         let mut newest = Some(Ok(()));
-        for version in chosen(record, now) {
+        for version in versions {
             let edition = found.edition(version)?;
             let known = record.version(version)?;
             if known.loading.is_some() || known.demanded.is_some() {

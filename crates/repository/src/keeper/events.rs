@@ -24,19 +24,28 @@ impl<L: Loader> Keeper<L> {
             Event::Freed(memory) => {
                 self.records.leaving = self.records.leaving.saturating_sub(memory);
             }
-            Event::Asked(Request::Wake(name, version)) => {
-                if let Some(record) = self.records.models.get_mut(&name) {
-                    let known = record.versions.entry(version).or_default();
-                    known.demanded.get_or_insert(now);
-                    self.attention.insert(name);
-                }
-            }
+            Event::Asked(Request::Wake(name, version)) => self.note_demand(&name, version, now),
             Event::Asked(Request::Load { model, version, reply }) => {
                 self.ask_to_load(model, version, reply);
             }
             Event::Asked(Request::Unload { model, reply }) => self.unload(&model, reply),
             Event::Asked(Request::Settle(reply)) => self.settling.push(reply),
             Event::Asked(Request::Stop) => self.stopped = true,
+        }
+    }
+
+    /// A request waits for a version. Whoever waits says so anew at each change of the model, so only
+    /// the first time is news; and one that was said before the load ended is answered by its end.
+    fn note_demand(&mut self, name: &ModelName, version: ModelVersion, now: Instant) {
+        let Some(record) = self.records.models.get_mut(name) else { return };
+        let edition = record.found.as_ref().and_then(|found| found.edition(version));
+        let known = record.versions.entry(version).or_default();
+        let failure = edition.and_then(|edition| known.failure_of(&edition));
+        let is_left_alone =
+            failure.is_some_and(|failure| failure.retry_at.is_none_or(|at| at > now));
+        if known.demanded.is_none() && known.serving.is_none() && !is_left_alone {
+            known.demanded = Some(now);
+            self.attention.insert(name.clone());
         }
     }
 

@@ -383,3 +383,33 @@ fn asking_waits_for_the_load_and_tells_its_failure() {
     assert_eq!(block(running.handle.load("a", None)), Ok(()));
     assert_eq!(running.answer("a"), Ok("mended".to_owned()));
 }
+
+#[test]
+fn an_ask_ends_where_its_model_goes_away() {
+    let stage = on_stage(&[("a", &[(1, "one")])]);
+    let explicit = RepositoryConfig { mode: Mode::Explicit, ..config() };
+    let running = Running::start(&stage, explicit, Journal::forgetful());
+    running.script.shut(true);
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| block(running.handle.load("a", None)));
+        running.until("it is being loaded", |running| !running.loads().is_empty());
+        stage.models.lock().unwrap().remove("a");
+        // Every ask looks anew.
+        let unknown = |model: &str| Err(AskError::UnknownModel(model.to_owned()));
+        assert_eq!(block(running.handle.load("other", None)), unknown("other"));
+        assert_eq!(asking.join().unwrap(), unknown("a"));
+        running.script.shut(false);
+    });
+}
+
+#[test]
+fn an_ask_waits_for_what_is_written_while_it_is_loaded() {
+    let stage = on_stage(&[("a", &[(1, "one")])]);
+    let settle = Duration::from_millis(50);
+    let explicit = RepositoryConfig { mode: Mode::Explicit, settle, ..config() };
+    let running = Running::start(&stage, explicit, Journal::forgetful());
+    stage.unsteady.store(1, Ordering::SeqCst);
+    assert_eq!(block(running.handle.load("a", None)), Ok(()));
+    assert_eq!(running.answer("a"), Ok("one".to_owned()));
+    assert_eq!(running.loads().len(), 2);
+}
