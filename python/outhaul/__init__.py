@@ -4,9 +4,14 @@
 converted model has answered like the original. The command line is `python -m outhaul convert --help`.
 """
 
-from outhaul.conversion import Converted, convert
-from outhaul.errors import ConversionError
-from outhaul.pytorch import export
+import os
+
+# The official builds of ONNX Runtime report usage unless they are told not to before they are loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+from outhaul.conversion import Converted, convert  # noqa: E402
+from outhaul.errors import ConversionError  # noqa: E402
+from outhaul.pytorch import export  # noqa: E402
 
 __all__ = ["ConversionError", "Converted", "convert", "export"]
 __version__ = "0.1.0"

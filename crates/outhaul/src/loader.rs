@@ -6,7 +6,7 @@ use std::sync::Arc;
 use outhaul_engine::LoadOptions;
 use outhaul_monitor::Monitor;
 use outhaul_repository::{LoadFailure, LoadOrder, Loaded, Loader};
-use outhaul_router::{ServedVersion, VersionPlan};
+use outhaul_router::{ModelDescription, ServedVersion, VersionPlan};
 use outhaul_types::{EngineChoice, ModelManifest, ModelName, ModelVersion, error_chain};
 
 use crate::engines::Engines;
@@ -30,10 +30,14 @@ pub(crate) struct Prepared {
 }
 
 impl Loader for OnnxLoader {
+    type Contract = Arc<ModelDescription>;
     type Prepared = Prepared;
     type Served = ServedVersion;
 
-    fn load(&self, order: &LoadOrder<ServedVersion>) -> Result<Loaded<Prepared>, LoadFailure> {
+    fn load(
+        &self,
+        order: &LoadOrder<Arc<ModelDescription>>,
+    ) -> Result<Loaded<Prepared>, LoadFailure> {
         // Everything up to the warm-up happens on this thread, so that what it has allocated and not
         // given back is what the version holds.
         let mut mark = self.meter.begin();
@@ -60,20 +64,24 @@ impl Loader for OnnxLoader {
         Ok(served)
     }
 
+    fn contract(&self, served: &ServedVersion) -> Arc<ModelDescription> {
+        Arc::clone(served.description())
+    }
+
     fn forget(&self, model: &ModelName, version: ModelVersion) {
         self.monitor.forget(model, version);
     }
 }
 
 impl OnnxLoader {
-    fn plan(&self, order: &LoadOrder<ServedVersion>) -> Result<VersionPlan, LoadFailure> {
+    fn plan(&self, order: &LoadOrder<Arc<ModelDescription>>) -> Result<VersionPlan, LoadFailure> {
         let failed = |error: &dyn std::error::Error| LoadFailure::Failed(error_chain(error));
         let LoadOrder { name, version, manifest, path, in_service, .. } = order;
         let onnx = outhaul_onnx::read(path).map_err(|error| failed(&error))?;
         let declared = outhaul_router::Declared::apply(&onnx.signature, manifest);
         let declared = declared.map_err(|error| failed(&error))?;
         if let Some(in_service) = in_service.as_ref().filter(|_| !manifest.loading.allow_breaking) {
-            let breaks = in_service.signature().breaks(&declared.outer);
+            let breaks = in_service.signature.breaks(&declared.outer);
             if !breaks.is_empty() {
                 return Err(LoadFailure::Refused(would_break(in_service, &breaks)));
             }
@@ -103,11 +111,11 @@ impl OnnxLoader {
     }
 }
 
-fn would_break(in_service: &ServedVersion, breaks: &[String]) -> String {
+fn would_break(in_service: &ModelDescription, breaks: &[String]) -> String {
     format!(
         "it would break callers of version {}, which is in service: {}; set loading.allow_breaking \
          in model.toml where that is meant",
-        in_service.description().version,
+        in_service.version,
         breaks.join(", "),
     )
 }

@@ -89,29 +89,24 @@ impl Journal {
         self.store.as_ref().is_some_and(|store| store.url().starts_with("postgres"))
     }
 
-    /// Reads what is kept of a place. What cannot be understood (a newer version wrote it) is logged
-    /// and left alone.
+    /// Reads what is kept of a place.
     pub(crate) fn read(&self, place: &str) -> Result<Kept, String> {
-        let (Some(store), Some(runtime)) = (&self.store, &self.runtime) else {
-            return Ok(Kept::default());
-        };
-        let list = |space: String| {
-            runtime.block_on(store.list(&space)).map_err(|error| error_chain(&error))
-        };
-        let mut kept = Kept::default();
-        for (key, value) in list(asked_space(place))? {
-            match (ModelName::new(&key), serde_json::from_str(&value)) {
-                (Ok(name), Ok(asked)) => drop(kept.asked.insert(name, asked)),
-                _ => tracing::warn!(key, value, "not understood in the state store; left alone"),
-            }
+        match (&self.store, &self.runtime) {
+            (Some(store), Some(runtime)) => runtime.block_on(read(store, place)),
+            _ => Ok(Kept::default()),
         }
-        for (key, value) in list(refused_space(place))? {
-            match (id(&key), serde_json::from_str(&value)) {
-                (Some(id), Ok(refusal)) => drop(kept.refused.insert(id, refusal)),
-                _ => tracing::warn!(key, value, "not understood in the state store; left alone"),
-            }
+    }
+
+    /// Reads what is kept of a place and hands it to `done`, on another thread: a database that is away
+    /// must not hold up who asks.
+    pub(crate) fn read_later(
+        &self,
+        place: String,
+        done: impl FnOnce(Result<Kept, String>) + Send + 'static,
+    ) {
+        if let (Some(store), Some(runtime)) = (self.store.clone(), &self.runtime) {
+            runtime.spawn(async move { done(read(&store, &place).await) });
         }
-        Ok(kept)
     }
 
     /// Keeps what was asked for.
@@ -152,6 +147,26 @@ impl Journal {
         let (Some(store), Some(runtime)) = (&self.store, &self.runtime) else { return Ok(()) };
         runtime.block_on(store.put(space, key, value)).map_err(|error| error_chain(&error))
     }
+}
+
+/// Reads what is kept of a place. What cannot be understood (a newer version wrote it) is logged and left
+/// alone.
+async fn read(store: &Store, place: &str) -> Result<Kept, String> {
+    let list = async |space: String| store.list(&space).await.map_err(|error| error_chain(&error));
+    let mut kept = Kept::default();
+    for (key, value) in list(asked_space(place)).await? {
+        match (ModelName::new(&key), serde_json::from_str(&value)) {
+            (Ok(name), Ok(asked)) => drop(kept.asked.insert(name, asked)),
+            _ => tracing::warn!(key, value, "not understood in the state store; left alone"),
+        }
+    }
+    for (key, value) in list(refused_space(place)).await? {
+        match (id(&key), serde_json::from_str(&value)) {
+            (Some(id), Ok(refusal)) => drop(kept.refused.insert(id, refusal)),
+            _ => tracing::warn!(key, value, "not understood in the state store; left alone"),
+        }
+    }
+    Ok(kept)
 }
 
 fn asked_space(place: &str) -> String {

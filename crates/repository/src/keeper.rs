@@ -26,12 +26,12 @@ use outhaul_types::{ModelName, ModelVersion};
 use tokio::runtime::Runtime;
 
 use crate::handle::Request;
-use crate::journal::{Journal, Refusal};
+use crate::journal::{Journal, Kept, Refusal};
 use crate::loading::{self, Ended, Loader, Order, Orders};
 use crate::lookout::{self, Kick, Looked, Vigilance};
 use crate::plan::{Decision, Id, Policy, Standing, decide};
-use crate::record::Records;
-use crate::{Catalog, Handle, Problem, Resident, Source};
+use crate::record::{Asked, Records};
+use crate::{Catalog, Handle, ModelFolder, Problem, Resident, Source};
 use asks::{Asking, Waiting};
 
 /// How a repository finds out what has changed, and what it loads.
@@ -158,6 +158,8 @@ struct Shown {
 /// Something that has happened.
 enum Event<P> {
     Looked(Looked),
+    /// What others may have changed in the journal, of this source.
+    Kept(usize, Result<Kept, String>),
     Ended(Ended<P>),
     /// A version has left memory for good, and this is what it took.
     Freed(u64),
@@ -177,9 +179,14 @@ struct Keeper<L: Loader> {
     /// Models that something has happened to since the last decision.
     attention: BTreeSet<ModelName>,
     residents: BTreeMap<Id, Arc<Resident<L::Served>>>,
+    /// What callers of each model rely on: of the newest version that answers, or that did last.
+    contracts: BTreeMap<ModelName, (ModelVersion, Arc<L::Contract>)>,
     published: BTreeMap<ModelName, BTreeMap<ModelVersion, Standing>>,
-    orders: Orders<L::Served>,
+    orders: Orders<L::Contract>,
     reaper: Sender<(L::Served, u64)>,
+    events: Sender<Event<L::Prepared>>,
+    /// When a journal that others write to is read again, where no look does it.
+    journal_due: Instant,
     /// Asks that wait for the sources to be looked at.
     asking: Vec<Asking>,
     /// Asks that wait for versions to be loaded.
@@ -201,8 +208,21 @@ struct SourceRecord {
     /// The newest look that was asked for and done, and why it failed where it did. `None` before
     /// the first look.
     seen: Option<(u64, Option<String>)>,
+    /// Whether the journal is being read.
+    is_read: bool,
     problems: Vec<Problem>,
+    /// What the last look that succeeded found.
+    models: BTreeMap<ModelName, ModelFolder>,
+    blocked: BTreeMap<ModelName, Vec<ModelVersion>>,
+    /// What was asked for of its models.
+    asked: BTreeMap<ModelName, Asked>,
     refused: BTreeMap<Id, Refusal>,
+}
+
+impl SourceRecord {
+    fn holds(&self, name: &ModelName) -> bool {
+        self.models.contains_key(name) || self.blocked.contains_key(name)
+    }
 }
 
 impl<L: Loader> Keeper<L> {
@@ -222,20 +242,25 @@ impl<L: Loader> Keeper<L> {
         let reaper = spawn_reaper(move |memory| {
             let _ = freed.send(Event::Freed(memory));
         })?;
-        let mut records = Records::default();
         let mut known = Vec::new();
         for (index, source) in sources.into_iter().enumerate() {
             let kept = journal.read(source.place()).map_err(io::Error::other)?;
-            for (name, asked) in kept.asked {
-                records.models.entry(name).or_default().asked.get_or_insert(asked);
-            }
             let looked = events.clone();
             let kick =
                 lookout::spawn(index, Arc::clone(&source), config.vigilance(), move |seen| {
                     let _ = looked.send(Event::Looked(seen));
                 })?;
-            let (seen, problems, refused) = (None, Vec::new(), kept.refused);
-            known.push(SourceRecord { source, kick, seen, problems, refused });
+            known.push(SourceRecord {
+                source,
+                kick,
+                seen: None,
+                is_read: false,
+                problems: Vec::new(),
+                models: BTreeMap::new(),
+                blocked: BTreeMap::new(),
+                asked: kept.asked,
+                refused: kept.refused,
+            });
         }
         Ok(Keeper {
             policy: config.policy(),
@@ -245,12 +270,15 @@ impl<L: Loader> Keeper<L> {
             catalog,
             journal,
             metrics,
-            records,
+            records: Records::default(),
+            contracts: BTreeMap::new(),
             attention: BTreeSet::new(),
             residents: BTreeMap::new(),
             published: BTreeMap::new(),
             orders,
             reaper,
+            events: events.clone(),
+            journal_due: Instant::now(),
             asking: Vec::new(),
             waiting: Vec::new(),
             settling: Vec::new(),
@@ -271,6 +299,16 @@ impl<L: Loader> Keeper<L> {
                 self.note(event, Instant::now());
             }
             wake_at = self.round(Instant::now());
+            if self.journal.is_shared() && self.config.mode == Mode::Explicit {
+                // Nothing else makes this mode look at what other replicas were asked.
+                let now = Instant::now();
+                if self.journal_due <= now {
+                    self.journal_due = now + self.config.poll_interval;
+                    (0..self.sources.len()).for_each(|source| self.read_journal_again(source));
+                }
+                let due = self.journal_due;
+                wake_at = Some(wake_at.map_or(due, |wake_at| wake_at.min(due)));
+            }
         }
     }
 
@@ -283,10 +321,15 @@ impl<L: Loader> Keeper<L> {
         let carried_out = [&decision.evict, &decision.retire].into_iter().flatten();
         changed.extend(carried_out.map(|(name, _)| name.clone()));
         let leaving = self.carry_out(&decision, now);
+        for (name, _) in &decision.retire {
+            self.note_contract(name);
+        }
         self.publish(&changed, now);
         // Only now is nobody led to them any more; who is at it finishes.
         drop(leaving);
         self.attention.extend(decision.unsettled);
+        // What was taken out may be wanted again.
+        self.attention.extend(decision.evict.into_iter().map(|(name, _)| name));
         if self.sources.iter().all(|known| known.seen.is_some()) {
             self.shown.has_looked.store(true, Ordering::Release);
         }
@@ -368,17 +411,22 @@ impl<L: Loader> Keeper<L> {
         self.orders.send(order, is_awaited);
     }
 
-    /// The version whose callers `version` would take over: the newest that answers, unless that is
-    /// newer.
-    fn in_service(
-        &self,
-        name: &ModelName,
-        version: ModelVersion,
-    ) -> Option<Arc<Resident<L::Served>>> {
-        let record = self.records.models.get(name)?;
-        let (newest, _) = record.serving().last()?;
-        let taken_over = newest <= version;
-        taken_over.then(|| self.residents.get(&(name.clone(), newest)).map(Arc::clone)).flatten()
+    /// What the callers rely on that `version` would take over, unless a newer one answers them.
+    fn in_service(&self, name: &ModelName, version: ModelVersion) -> Option<Arc<L::Contract>> {
+        let (newest, contract) = self.contracts.get(name)?;
+        (*newest <= version).then(|| Arc::clone(contract))
+    }
+
+    /// Notes what callers of a model rely on from now on.
+    fn note_contract(&mut self, name: &ModelName) {
+        let record = self.records.models.get(name);
+        let newest = record.and_then(|record| record.serving().last()).map(|(version, _)| version);
+        // With none in memory they still rely on the last one.
+        let Some(newest) = newest else { return };
+        if let Some(resident) = self.residents.get(&(name.clone(), newest)) {
+            let contract = Arc::new(self.loader.contract(resident));
+            self.contracts.insert(name.clone(), (newest, contract));
+        }
     }
 }
 
@@ -393,15 +441,24 @@ fn next<S>(inbox: &Receiver<Event<S>>, wake_at: Option<Instant>) -> Option<Optio
     }
 }
 
-/// Starts the thread that versions end on.
+/// Starts what versions end on: a thread each, since one that still computes for a caller who has left
+/// would hold up all that come after it.
 fn spawn_reaper<S: Send + 'static>(
-    freed: impl Fn(u64) + Send + 'static,
+    freed: impl Fn(u64) + Clone + Send + 'static,
 ) -> io::Result<Sender<(S, u64)>> {
     let (send, dead) = channel::<(S, u64)>();
     std::thread::Builder::new().name("freeing".to_owned()).spawn(move || {
         while let Ok((contents, memory)) = dead.recv() {
-            drop(contents);
-            freed(memory);
+            let freed = freed.clone();
+            let end = move || {
+                drop(contents);
+                freed(memory);
+            };
+            let ending = std::thread::Builder::new().name("freeing".to_owned()).spawn(end);
+            if let Err(error) = ending {
+                // The closure, and with it the version, ended where it was refused a thread.
+                tracing::warn!(%error, "no thread to free a model on");
+            }
         }
     })?;
     Ok(send)

@@ -17,10 +17,12 @@ use outhaul_types::{ModelManifest, ModelName, ModelVersion};
 
 use crate::plan::Id;
 use crate::record::Edition;
-use crate::{Resident, Source, VersionArtefact};
+use crate::{Source, VersionArtefact};
 
 /// Makes versions out of files. The repository knows when; this knows how.
 pub trait Loader: Send + Sync + 'static {
+    /// What callers of a version rely on, kept after the version has left memory.
+    type Contract: Send + Sync + 'static;
     /// A version in memory, before it has threads.
     type Prepared: Send + 'static;
     /// A version that answers.
@@ -33,7 +35,10 @@ pub trait Loader: Send + Sync + 'static {
     ///
     /// Fails where the files are no model that can be served, or where the version would break
     /// callers of the one in service.
-    fn load(&self, order: &LoadOrder<Self::Served>) -> Result<Loaded<Self::Prepared>, LoadFailure>;
+    fn load(
+        &self,
+        order: &LoadOrder<Self::Contract>,
+    ) -> Result<Loaded<Self::Prepared>, LoadFailure>;
 
     /// Starts what lets a version answer. Called on the repository's own thread, which must not be
     /// held up.
@@ -43,12 +48,15 @@ pub trait Loader: Send + Sync + 'static {
     /// Fails where the operating system refuses a thread.
     fn start(&self, prepared: Self::Prepared) -> Result<Self::Served, LoadFailure>;
 
+    /// Returns what callers of a version rely on.
+    fn contract(&self, served: &Self::Served) -> Self::Contract;
+
     /// Forgets what is kept of a version that exists no more.
     fn forget(&self, model: &ModelName, version: ModelVersion);
 }
 
 /// A version to load.
-pub struct LoadOrder<S> {
+pub struct LoadOrder<C> {
     /// Its model.
     pub name: ModelName,
     /// Its number.
@@ -57,8 +65,8 @@ pub struct LoadOrder<S> {
     pub manifest: Arc<ModelManifest>,
     /// Its model file, on this machine.
     pub path: PathBuf,
-    /// The version whose callers this one would take over.
-    pub in_service: Option<Arc<Resident<S>>>,
+    /// What the callers rely on that this version would take over.
+    pub in_service: Option<Arc<C>>,
     /// Whether a request asks for it: then it may be loaded and let go many times an hour, and is not
     /// worth a line in the log each time.
     pub on_demand: bool,
@@ -84,12 +92,12 @@ pub enum LoadFailure {
 }
 
 /// One load to carry out.
-pub(crate) struct Order<S> {
+pub(crate) struct Order<C> {
     pub(crate) edition: Edition,
     pub(crate) artefact: VersionArtefact,
     pub(crate) source: Arc<dyn Source>,
     pub(crate) name: ModelName,
-    pub(crate) in_service: Option<Arc<Resident<S>>>,
+    pub(crate) in_service: Option<Arc<C>>,
     pub(crate) on_demand: bool,
 }
 
@@ -111,13 +119,13 @@ pub(crate) struct Ended<P> {
 
 /// Where orders go: to threads of usual priority where somebody waits for the version, else to those
 /// below.
-pub(crate) struct Orders<S> {
-    awaited: Sender<Order<S>>,
-    background: Sender<Order<S>>,
+pub(crate) struct Orders<C> {
+    awaited: Sender<Order<C>>,
+    background: Sender<Order<C>>,
 }
 
-impl<S> Orders<S> {
-    pub(crate) fn send(&self, order: Order<S>, is_awaited: bool) {
+impl<C> Orders<C> {
+    pub(crate) fn send(&self, order: Order<C>, is_awaited: bool) {
         let threads = if is_awaited { &self.awaited } else { &self.background };
         // The threads live as long as the sender.
         let _ = threads.send(order);
@@ -129,7 +137,7 @@ pub(crate) fn spawn<L: Loader>(
     threads: usize,
     loader: &Arc<L>,
     ended: impl Fn(Ended<L::Prepared>) + Send + Sync + Clone + 'static,
-) -> io::Result<Orders<L::Served>> {
+) -> io::Result<Orders<L::Contract>> {
     let awaited = spawn_pool("loading", threads, loader, (ended.clone(), || {}))?;
     let background = spawn_pool("preparing", threads, loader, (ended, run_below_requests))?;
     Ok(Orders { awaited, background })
@@ -140,7 +148,7 @@ fn spawn_pool<L: Loader>(
     threads: usize,
     loader: &Arc<L>,
     (ended, begin): (impl Fn(Ended<L::Prepared>) + Send + Sync + Clone + 'static, fn()),
-) -> io::Result<Sender<Order<L::Served>>> {
+) -> io::Result<Sender<Order<L::Contract>>> {
     let (send, orders) = channel();
     let orders = Arc::new(Mutex::new(orders));
     for index in 0..threads.max(1) {
@@ -155,7 +163,7 @@ fn spawn_pool<L: Loader>(
     Ok(send)
 }
 
-fn next<S>(orders: &Mutex<Receiver<Order<S>>>) -> Option<Order<S>> {
+fn next<C>(orders: &Mutex<Receiver<Order<C>>>) -> Option<Order<C>> {
     orders.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }
 
@@ -172,7 +180,7 @@ fn run_below_requests() {
     }
 }
 
-fn carry_out<L: Loader>(loader: &L, order: Order<L::Served>) -> Ended<L::Prepared> {
+fn carry_out<L: Loader>(loader: &L, order: Order<L::Contract>) -> Ended<L::Prepared> {
     let started = Instant::now();
     let Order { edition, artefact, source, name, in_service, on_demand } = order;
     let id = (name.clone(), artefact.version);

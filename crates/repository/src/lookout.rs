@@ -2,6 +2,7 @@
 //! interval is over.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
@@ -62,7 +63,15 @@ pub(crate) fn spawn(
                 // Before the look: what changes after it must not be missed.
                 Watched::renew(&mut watched, folder, &kick);
             }
-            let result = source.look();
+            // A mistake of ours must not end the looking with it.
+            let result = catch_unwind(AssertUnwindSafe(|| source.look()));
+            let result = result.unwrap_or_else(|_| {
+                Err(SourceError {
+                    place: source.place().to_owned(),
+                    reason: "looking at it panicked; see the log".to_owned(),
+                    passing: true,
+                })
+            });
             let is_told = watched.as_ref().is_some_and(|watched| watched.watcher.is_some());
             let interval = match (is_told && result.is_ok(), vigilance.interval) {
                 // The only sign left is looking: half a minute would be long.

@@ -98,7 +98,7 @@ pub(crate) fn decide(
     candidates.sort_by_key(|candidate: &Candidate| {
         (candidate.demanded.is_none(), candidate.demanded, !candidate.replaces)
     });
-    Room::new(policy, records, now).admit(candidates, &mut decision);
+    Room::new(policy, records, &decision.retire, now).admit(candidates, &mut decision);
     decision
 }
 
@@ -176,10 +176,13 @@ fn decide_model(
     if let Some(settling) = found.and_then(|found| next_whole(found, now)) {
         decision.wake(name, settling);
     }
+    let asked_for = is_asked_for(policy, record);
     if found.is_some_and(|found| found.blocked.is_some()) {
+        if !asked_for {
+            retire(record, name, (&BTreeSet::new(), false), false, decision);
+        }
         return;
     }
-    let asked_for = is_asked_for(policy, record);
     let wanted = if asked_for { chosen(record, now) } else { BTreeSet::new() };
     let is_in_memory = record.serving().next().is_some();
     let mut on_its_way = false;
@@ -227,7 +230,18 @@ fn replaces_something(
     wanted: &BTreeSet<ModelVersion>,
     version: ModelVersion,
 ) -> bool {
-    record.serving().any(|(serving, _)| serving == version || !wanted.contains(&serving))
+    let found = record.found.as_ref();
+    // One that failed is stood in for by an older one.
+    let failed = found.is_some_and(|found| has_failed(record, found, version));
+    let takes_over = |serving: ModelVersion| {
+        serving == version || !wanted.contains(&serving) || failed && serving < version
+    };
+    let lead = record.lead();
+    let labels = found.into_iter().flat_map(|found| &found.manifest.labels);
+    let mut moved = labels.filter(|(label, declared)| {
+        **declared == version && lead.get(*label) != Some(*declared)
+    });
+    record.serving().any(|(serving, _)| takes_over(serving)) || moved.next().is_some()
 }
 
 /// Rule 3: what is no longer wanted goes, unless something is on its way or nothing else answers.
@@ -285,15 +299,21 @@ struct Room<'r> {
 }
 
 impl<'r> Room<'r> {
-    fn new(policy: &'r Policy, records: &'r Records, now: Instant) -> Self {
+    fn new(policy: &'r Policy, records: &'r Records, retire: &[Id], now: Instant) -> Self {
         let versions = || records.models.values().flat_map(|record| record.versions.values());
         let loading = versions().filter_map(|known| known.loading.as_ref());
+        let serving: u64 =
+            versions().filter_map(|known| Some(known.serving.as_ref()?.memory)).sum();
+        let memory = |(name, version): &Id| {
+            Some(records.models.get(name)?.version(*version)?.serving.as_ref()?.memory)
+        };
+        let retired: u64 = retire.iter().filter_map(memory).sum();
         Room {
             policy,
             records,
             now,
-            serving: versions().filter_map(|known| Some(known.serving.as_ref()?.memory)).sum(),
-            leaving: records.leaving,
+            serving: serving - retired,
+            leaving: records.leaving + retired,
             arriving: loading.clone().map(|(_, bytes)| bytes).sum(),
             loads: loading.count(),
             evictable: None,
@@ -316,6 +336,9 @@ impl<'r> Room<'r> {
         // What was measured may be more than what was expected. The last one stays: it was asked for.
         while self.serving > budget && self.on_demand().count() > decision.evict.len() + 1 {
             if !self.evict_one(None, decision) {
+                if let Some((name, at)) = self.next_evictable(None) {
+                    decision.wake(&name, at);
+                }
                 break;
             }
         }
@@ -326,14 +349,16 @@ impl<'r> Room<'r> {
         // What it replaces goes as soon as it answers.
         let replaced = if replaces { self.memory_of(&id.0) } else { 0 };
         let after = |room: &Self| (room.serving + room.arriving + need).saturating_sub(replaced);
-        while after(self) > budget {
-            if !self.evict_one(Some(&id.0), decision) {
-                self.cannot_make_room(budget, &id, after(self), decision);
-                return;
-            }
+        let sparing = replaces.then_some(&id.0);
+        // Nothing is let go in vain.
+        if after(self).saturating_sub(self.evictable_memory(sparing, decision)) > budget {
+            self.cannot_make_room(budget, &id, (sparing, after(self)), decision);
+            return;
         }
+        while after(self) > budget && self.evict_one(sparing, decision) {}
         // Enough is on its way out. Only one load may go ahead of it; the others have their room kept.
-        if self.serving + self.arriving + self.leaving <= budget {
+        let nothing_moves = self.arriving == 0 && self.leaving == 0;
+        if nothing_moves || self.serving + self.arriving + self.leaving <= budget {
             decision.load.push((id, need));
         }
         self.arriving += need;
@@ -341,8 +366,14 @@ impl<'r> Room<'r> {
     }
 
     /// Nothing more can be evicted now: wait, or say that waiting will not help.
-    fn cannot_make_room(&self, budget: u64, id: &Id, after: u64, decision: &mut Decision) {
-        if let Some(at) = self.next_evictable(&id.0) {
+    fn cannot_make_room(
+        &self,
+        budget: u64,
+        id: &Id,
+        (sparing, after): (Option<&ModelName>, u64),
+        decision: &mut Decision,
+    ) {
+        if let Some((_, at)) = self.next_evictable(sparing) {
             decision.wake(&id.0, at);
             return;
         }
@@ -350,7 +381,7 @@ impl<'r> Room<'r> {
         if self.arriving == 0 && self.leaving == 0 {
             let reason = format!(
                 "it needs about {} and there is no room for it: the memory budget is {}, of which \
-                 pinned models take {}",
+                 {} cannot be let go",
                 mebibytes(after.saturating_sub(self.serving)),
                 mebibytes(budget),
                 mebibytes(self.serving),
@@ -359,7 +390,13 @@ impl<'r> Room<'r> {
         }
     }
 
-    fn evict_one(&mut self, sparing: Option<&ModelName>, decision: &mut Decision) -> bool {
+    fn evictable_memory(&mut self, sparing: Option<&ModelName>, decision: &Decision) -> u64 {
+        let evictable = self.evictable(decision);
+        let others = evictable.iter().filter(|(_, id, _)| sparing.is_none_or(|name| *name != id.0));
+        others.map(|(.., memory)| memory).sum()
+    }
+
+    fn evictable(&mut self, decision: &Decision) -> &mut Vec<(Instant, Id, u64)> {
         if self.evictable.is_none() {
             let mut evictable: Vec<_> = self.on_demand().collect();
             evictable.retain(|(may_go, ..)| *may_go <= self.now);
@@ -371,7 +408,11 @@ impl<'r> Room<'r> {
             evictable.sort_by(|left, right| right.cmp(left));
             self.evictable = Some(evictable);
         }
-        let evictable = self.evictable.get_or_insert_default();
+        self.evictable.get_or_insert_default()
+    }
+
+    fn evict_one(&mut self, sparing: Option<&ModelName>, decision: &mut Decision) -> bool {
+        let evictable = self.evictable(decision);
         let Some(position) =
             evictable.iter().rposition(|(_, id, _)| sparing.is_none_or(|name| *name != id.0))
         else {
@@ -396,9 +437,11 @@ impl<'r> Room<'r> {
         })
     }
 
-    fn next_evictable(&self, sparing: &ModelName) -> Option<Instant> {
-        let others = self.on_demand().filter(|(_, _, id, _)| id.0 != *sparing);
-        others.map(|(may_go, ..)| may_go).filter(|may_go| *may_go > self.now).min()
+    fn next_evictable(&self, sparing: Option<&ModelName>) -> Option<(ModelName, Instant)> {
+        let others =
+            self.on_demand().filter(|(_, _, id, _)| sparing.is_none_or(|name| *name != id.0));
+        let later = others.filter(|(may_go, ..)| *may_go > self.now);
+        later.map(|(may_go, _, id, _)| (id.0, may_go)).min_by_key(|(_, may_go)| *may_go)
     }
 
     fn memory_of(&self, name: &ModelName) -> u64 {
@@ -463,17 +506,21 @@ fn standing(
     let is_demanded = known.is_some_and(|known| known.demanded.is_some());
     let edition = record.found.as_ref().and_then(|found| found.edition(version));
     let failure = known.and_then(|known| known.failure_of(edition.as_ref()?));
+    // Until it takes over, what it replaces answers.
+    let replaces = on_demand
+        && record.serving().next().is_some()
+        && replaces_something(record, &chosen(record, now), version);
     if let Some(failure) = failure {
         // While it is tried again it has still failed, as far as anybody can tell. On demand it is
         // tried again only when a request asks.
         let may_be_tried = failure.retry_at.is_some_and(|at| at <= now);
-        return match (on_demand && may_be_tried, is_demanded) {
+        return match (on_demand && may_be_tried && !replaces, is_demanded) {
             (true, true) => Standing::Waking,
             (true, false) => Standing::Dormant,
             (false, _) => Standing::Failed(Arc::clone(&failure.reason)),
         };
     }
-    match (on_demand, is_demanded) {
+    match (on_demand && !replaces, is_demanded) {
         (true, true) => Standing::Waking,
         (true, false) => Standing::Dormant,
         (false, _) => Standing::Loading,

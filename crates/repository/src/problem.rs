@@ -71,24 +71,39 @@ impl Problem {
     }
 }
 
+/// A text of which no character starts a line or moves the cursor: names of files may hold any.
+struct OneLine<'t>(&'t str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.0.chars() {
+            match character.is_control() {
+                true => write!(f, "{}", character.escape_default())?,
+                false => fmt::Write::write_char(f, character)?,
+            }
+        }
+        Ok(())
+    }
+}
+
 /// One line; the alternate form leaves the severity to whoever writes it, such as a log.
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.severity == Severity::Warning && !f.alternate() {
             f.write_str("warning: ")?;
         }
-        f.write_str(&self.place)?;
+        write!(f, "{}", OneLine(&self.place))?;
         if let Some(line) = self.line {
             write!(f, ":{line}")?;
         }
         f.write_str(": ")?;
         match (&self.key, &self.value) {
-            (Some(key), Some(value)) => write!(f, "{key} = {value}: ")?,
+            (Some(key), Some(value)) => write!(f, "{key} = {}: ", OneLine(value))?,
             (Some(key), None) => write!(f, "{key}: ")?,
-            (None, Some(value)) => write!(f, "{value}: ")?,
+            (None, Some(value)) => write!(f, "{}: ", OneLine(value))?,
             (None, None) => {}
         }
-        write!(f, "{}; {}", self.rule, self.remedy)
+        write!(f, "{}; {}", OneLine(&self.rule), OneLine(&self.remedy))
     }
 }
 

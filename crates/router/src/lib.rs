@@ -25,8 +25,7 @@ use outhaul_monitor::{ModelStatistics, Monitor};
 use outhaul_repository::{
     Catalog, Handle, ModelEntry, Resident, Snapshot, Unresolved, VersionState,
 };
-use outhaul_scheduler::Admission;
-pub use outhaul_scheduler::Arriving;
+use outhaul_scheduler::{Admission, Arriving};
 use outhaul_types::{
     Classify, Deadline, InferRequest, InferResponse, ModelName, ModelVersion, NamedTensor,
     Parameter, Parameters, RequestContext, RequestedOutput, Tensors, VersionChoice,
@@ -41,6 +40,21 @@ pub use warmup::{InputError, WarmedUp, WarmupError, warm_up};
 
 /// A version in memory, as the catalog holds it.
 pub type Served = Resident<ServedVersion>;
+
+/// A request whose body is still being read; see [`Router::announce`]. Dropping it takes the
+/// announcement back.
+pub struct Announced {
+    arriving: Arriving,
+    /// Held until the other is dropped: the queue must not be ended by a connection's thread.
+    _served: Arc<Served>,
+}
+
+impl Announced {
+    /// Tells that the request is about to be submitted.
+    pub fn arrived(self) {
+        self.arriving.arrived();
+    }
+}
 
 /// Answers predictions in this process. Share it behind an [`Arc`].
 pub struct Router {
@@ -190,9 +204,10 @@ impl Router {
 
     /// Announces a request whose body is still being read, so that a batch may wait for it. `None`
     /// where there is nothing to announce it to; reading goes on all the same.
-    pub fn announce(&self, model: &str, version: &VersionChoice) -> Option<Arriving> {
+    pub fn announce(&self, model: &str, version: &VersionChoice) -> Option<Announced> {
         let served = self.catalog.resolve(model, version).ok()?;
-        served.gains_from_batches().then(|| served.queue().announce())
+        let arriving = served.gains_from_batches().then(|| served.queue().announce())?;
+        Some(Announced { arriving, _served: served })
     }
 
     /// Describes the version that a request for `version` would reach. One that sleeps is loaded,

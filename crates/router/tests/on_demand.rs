@@ -118,10 +118,11 @@ fn folder(name: &str, versions: &[u64]) -> ModelFolder {
 struct AsTold(Arc<Script>);
 
 impl Loader for AsTold {
+    type Contract = ();
     type Prepared = VersionPlan;
     type Served = ServedVersion;
 
-    fn load(&self, order: &LoadOrder<ServedVersion>) -> Result<Loaded<VersionPlan>, LoadFailure> {
+    fn load(&self, order: &LoadOrder<()>) -> Result<Loaded<VersionPlan>, LoadFailure> {
         let script = &self.0;
         script.loads.lock().unwrap().push(format!("{}/{}", order.name, order.version));
         script.loading.pass();
@@ -136,10 +137,12 @@ impl Loader for AsTold {
         served.map_err(|error| LoadFailure::Failed(error.to_string()))
     }
 
+    fn contract(&self, _: &ServedVersion) {}
+
     fn forget(&self, _: &ModelName, _: ModelVersion) {}
 }
 
-fn plan(order: &LoadOrder<ServedVersion>, script: Arc<Script>) -> VersionPlan {
+fn plan(order: &LoadOrder<()>, script: Arc<Script>) -> VersionPlan {
     let spec = |name: &str| TensorSpec {
         name: name.into(),
         data_type: DataType::Fp32,

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use outhaul::types::error_chain;
 use outhaul::{
-    Engines, Keeping, OpenOptions, Place, Problem, RepositoryConfig, Router,
+    Engines, Keeping, Mode, OpenOptions, Place, Problem, RepositoryConfig, Router,
     VersionStatus,
 };
 use outhaul_monitor::logging::{self, LogConfig};
@@ -154,6 +154,7 @@ pub(super) struct Running {
     tracer: Option<Arc<Tracer>>,
     drain_timeout: std::time::Duration,
     memory_budget: Option<u64>,
+    mode: Mode,
 }
 
 impl Running {
@@ -194,6 +195,7 @@ impl Running {
             tracer,
             drain_timeout: config.drain_timeout.value,
             memory_budget: config.memory_budget.value,
+            mode: config.mode.value,
         };
         running.spawn_servers(config, &app, http, grpc);
         Ok(running)
@@ -248,7 +250,8 @@ impl Running {
         let waits = |version: &VersionStatus| {
             matches!(version.standing, Standing::Dormant | Standing::Unloaded)
         };
-        match models.iter().any(|version| version.ready.is_some() || waits(version)) {
+        let only_asked = self.mode == Mode::Explicit;
+        match only_asked || models.iter().any(|version| version.ready.is_some() || waits(version)) {
             true => Ok(()),
             false => Err(Problems(std::mem::take(&mut self.problems)).into()),
         }

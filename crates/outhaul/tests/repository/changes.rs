@@ -117,7 +117,7 @@ fn a_manifest_that_turns_wrong_keeps_what_answers() {
         until("it is told", || server.log().contains("did you mean engine?"));
         folder.put_marked("sound", 2, 2);
         // As long as it takes to be found and taken as whole, had it been taken.
-        pause(Duration::from_millis(600));
+        pause(Duration::from_millis(1000));
         assert_eq!(server.mark("sound").unwrap(), 1, "nothing new is loaded");
         let index = server.index("sound");
         let one = index.iter().find(|(version, ..)| version == "1").unwrap();

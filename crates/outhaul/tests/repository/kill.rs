@@ -104,7 +104,7 @@ impl Scene {
         self.folder.spawn(&["--state", &state, "--poll-interval", "500ms"])
     }
 
-    /// Puts a new version in place, and writes others into that of `rewritten`.
+    /// Puts a new version of `swapped` in place.
     fn put_new_version(&mut self) {
         self.newest += 1;
         self.folder.put_marked("swapped", self.newest.into(), self.newest);

@@ -130,7 +130,7 @@ impl Folder {
 }
 
 /// How long files must have been left alone in these tests.
-pub(crate) const SETTLE: &str = "0ms";
+pub(crate) const SETTLE: &str = "400ms";
 
 /// What a process has printed so far.
 #[derive(Default)]

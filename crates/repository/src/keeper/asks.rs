@@ -1,15 +1,17 @@
 //! What somebody asked for: taken up once the sources have been looked at, answered once it is done.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use outhaul_types::{ModelName, ModelVersion};
 
-use super::Keeper;
+use super::{Event, Keeper};
 use crate::handle::{AskError, Reply};
+use crate::journal::Kept;
 use crate::loading::Loader;
 use crate::lookout::Kick;
-use crate::plan::{chosen, is_asked_for};
+use crate::plan::chosen;
 use crate::record::{Asked, ModelRecord};
 
 /// An ask that waits for every source to be looked at.
@@ -23,9 +25,11 @@ pub(super) struct Asking {
 /// An ask that waits for versions to be loaded.
 pub(super) struct Waiting {
     model: ModelName,
+    /// What this asks for.
+    asked: Asked,
     /// What had been asked for before, to go back to where one version is asked for and fails: the
     /// others are not to be lost for it.
-    before: Option<Option<Asked>>,
+    before: Option<Asked>,
     reply: Reply,
 }
 
@@ -55,8 +59,8 @@ impl<L: Loader> Keeper<L> {
         for Asking { model, version, reply, .. } in ready {
             match self.take_up(&model, version, now) {
                 Ok((model, before)) => {
-                    let before = version.map(|_| before);
-                    self.waiting.push(Waiting { model, before, reply });
+                    let asked = Asked::Load { version: version.map(|version| version.0) };
+                    self.waiting.push(Waiting { model, asked, before, reply });
                 }
                 // Whoever asked may be gone.
                 Err(error) => drop(reply.send(Err(error))),
@@ -70,7 +74,7 @@ impl<L: Loader> Keeper<L> {
         version: Option<ModelVersion>,
         now: Instant,
     ) -> Result<(ModelName, Option<Asked>), AskError> {
-        let (name, place) = self.find(model)?;
+        let (name, source) = self.find(model)?;
         let found = self.records.models.get(&name).and_then(|record| record.found.as_ref());
         let holds = |version: &ModelVersion| {
             found.is_some_and(|found| found.versions.contains_key(version))
@@ -79,9 +83,8 @@ impl<L: Loader> Keeper<L> {
             return Err(AskError::UnknownVersion { model: name, version });
         }
         let asked = Asked::Load { version: version.map(|version| version.0) };
-        self.journal.ask(&place, &name, asked).map_err(|reason| not_kept(&name, reason))?;
+        let before = self.keep(source, &name, Some(asked))?;
         let record = self.records.models.entry(name.clone()).or_default();
-        let before = record.asked.replace(asked);
         // Whoever asks knows that the files are whole, and that it is worth another try.
         for version in record.found.iter_mut().flat_map(|found| found.versions.values_mut()) {
             version.whole_at = version.whole_at.min(now);
@@ -101,45 +104,60 @@ impl<L: Loader> Keeper<L> {
         Ok((name, before))
     }
 
-    /// Goes back to what had been asked for before.
-    fn take_back(&mut self, name: &ModelName, before: Option<Asked>) {
-        let kept = self.find(name.as_str()).and_then(|(_, place)| {
-            let kept = match before {
-                Some(asked) => self.journal.ask(&place, name, asked),
-                None => self.journal.ask_nothing(&place, name),
-            };
-            kept.map_err(|reason| not_kept(name, reason))
-        });
-        if let (Ok(()), Some(record)) = (kept, self.records.models.get_mut(name)) {
-            record.asked = before;
-            self.attention.insert(name.clone());
+    /// Keeps what is asked for from now on, and returns what was before.
+    fn keep(
+        &mut self,
+        source: usize,
+        name: &ModelName,
+        asked: Option<Asked>,
+    ) -> Result<Option<Asked>, AskError> {
+        let known = &mut self.sources[source];
+        let place = known.source.place();
+        let kept = match asked {
+            Some(asked) => self.journal.ask(place, name, asked),
+            None => self.journal.ask_nothing(place, name),
+        };
+        kept.map_err(|reason| not_kept(name, reason))?;
+        match asked {
+            Some(asked) => drop(known.asked.insert(name.clone(), asked)),
+            None => drop(known.asked.remove(name)),
+        }
+        let record = self.records.models.entry(name.clone()).or_default();
+        let before = std::mem::replace(&mut record.asked, asked);
+        self.attention.insert(name.clone());
+        Ok(before)
+    }
+
+    /// Goes back to what had been asked for before, unless somebody has asked for something else since.
+    fn take_back(&mut self, name: &ModelName, asked: Asked, before: Option<Asked>) {
+        let is_latest =
+            self.records.models.get(name).is_some_and(|record| record.asked == Some(asked));
+        if let (true, Ok((_, source))) = (is_latest, self.find(name.as_str())) {
+            // What was not kept has been told in the log; what is asked for stays as it is.
+            let _ = self.keep(source, name, before);
             self.decide_again = true;
         }
     }
 
     pub(super) fn unload(&mut self, model: &str, reply: Reply) {
-        let unloaded = self.find(model).and_then(|(name, place)| {
-            let asked = Asked::Unload;
-            self.journal.ask(&place, &name, asked).map_err(|reason| not_kept(&name, reason))?;
-            if let Some(record) = self.records.models.get_mut(&name) {
-                record.asked = Some(asked);
-            }
-            self.attention.insert(name.clone());
+        let asked = Asked::Unload;
+        let unloaded = self.find(model).and_then(|(name, source)| {
+            self.keep(source, &name, Some(asked))?;
             Ok(name)
         });
         match unloaded {
             // Answered when it is published.
-            Ok(model) => self.waiting.push(Waiting { model, before: None, reply }),
+            Ok(model) => self.waiting.push(Waiting { model, asked, before: None, reply }),
             Err(error) => drop(reply.send(Err(error))),
         }
     }
 
-    /// Returns a model that a source holds, and the place.
-    fn find(&self, model: &str) -> Result<(ModelName, String), AskError> {
+    /// Returns a model that a source holds, and which source.
+    fn find(&self, model: &str) -> Result<(ModelName, usize), AskError> {
         let found = self.records.models.get_key_value(model);
         let source = found.and_then(|(_, record)| record.found.as_ref()).map(|found| found.source);
         if let (Some((name, _)), Some(source)) = (found, source) {
-            return Ok((name.clone(), self.sources[source].source.place().to_owned()));
+            return Ok((name.clone(), source));
         }
         // It may well be there, only that nobody can tell.
         let mut failures = self.sources.iter().filter_map(|known| known.seen.as_ref()?.1.as_ref());
@@ -150,18 +168,33 @@ impl<L: Loader> Keeper<L> {
     }
 
     /// Others may have asked through a shared store.
-    pub(super) fn read_journal_again(&mut self, source: usize, place: &str) {
-        if !self.journal.is_shared() {
+    pub(super) fn read_journal_again(&mut self, source: usize) {
+        let known = &mut self.sources[source];
+        if !self.journal.is_shared() || std::mem::replace(&mut known.is_read, true) {
             return;
         }
-        match self.journal.read(place) {
+        let events = self.events.clone();
+        self.journal.read_later(known.source.place().to_owned(), move |kept| {
+            let _ = events.send(Event::Kept(source, kept));
+        });
+    }
+
+    /// Notes what the journal holds of a source now.
+    pub(super) fn note_kept(&mut self, source: usize, kept: Result<Kept, String>) {
+        self.sources[source].is_read = false;
+        match kept {
             Ok(kept) => {
-                for (name, asked) in kept.asked {
+                let before = std::mem::replace(&mut self.sources[source].asked, kept.asked);
+                let names = before.into_keys().chain(self.sources[source].asked.keys().cloned());
+                for name in names.collect::<BTreeSet<_>>() {
                     let Some(record) = self.records.models.get_mut(&name) else { continue };
+                    let asked = self.sources[source].asked.get(&name).copied();
                     let is_here = record.found.as_ref().is_some_and(|found| found.source == source);
-                    if is_here && record.asked != Some(asked) {
-                        record.asked = Some(asked);
+                    if is_here && record.asked != asked {
+                        record.asked = asked;
                         self.attention.insert(name);
+                        // Who asked saw it there.
+                        let _ = self.sources[source].kick.send(Kick::Changed);
                     }
                 }
             }
@@ -173,16 +206,17 @@ impl<L: Loader> Keeper<L> {
 
     /// Answers whoever waited for what has come to rest.
     pub(super) fn answer(&mut self, now: Instant) {
-        for Waiting { model, before, reply } in std::mem::take(&mut self.waiting) {
+        for Waiting { model, asked, before, reply } in std::mem::take(&mut self.waiting) {
             let record = self.records.models.get(&model);
-            match record.map_or(Some(Ok(())), |record| self.outcome(&model, record, now)) {
+            match record.map_or(Some(Ok(())), |record| self.outcome((&model, record), asked, now)) {
                 Some(outcome) => {
-                    if let (Err(_), Some(before)) = (&outcome, before) {
-                        self.take_back(&model, before);
+                    let is_of_one_version = matches!(asked, Asked::Load { version: Some(_) });
+                    if outcome.is_err() && is_of_one_version {
+                        self.take_back(&model, asked, before);
                     }
                     let _ = reply.send(outcome);
                 }
-                None => self.waiting.push(Waiting { model, before, reply }),
+                None => self.waiting.push(Waiting { model, asked, before, reply }),
             }
         }
         if !self.settling.is_empty() && self.is_settled(now) {
@@ -195,45 +229,63 @@ impl<L: Loader> Keeper<L> {
     /// How an ask for a model ended; `None` while something is on its way.
     fn outcome(
         &self,
-        name: &ModelName,
-        record: &ModelRecord,
+        (name, record): (&ModelName, &ModelRecord),
+        asked: Asked,
         now: Instant,
     ) -> Option<Result<(), AskError>> {
-        if !is_asked_for(&self.policy, record) {
-            return Some(Ok(()));
-        }
+        let Asked::Load { version } = asked else { return Some(Ok(())) };
         // It went away since it was asked for.
         let Some(found) = &record.found else {
             return Some(Err(AskError::UnknownModel(name.as_str().to_owned())));
         };
-        let failed = |reason: &Arc<str>| {
-            Some(Err(AskError::Failed { model: name.clone(), reason: Arc::clone(reason) }))
-        };
         if let Some(reason) = &found.blocked {
-            return failed(reason);
+            return Some(Err(failed(name, reason)));
         }
-        let versions = chosen(record, now);
-        let is_being_written = || found.versions.values().any(|version| version.whole_at > now);
-        if versions.is_empty() && is_being_written() {
-            return None;
+        let versions = match version {
+            Some(version) => [ModelVersion(version)].into(),
+            None => chosen(record, now),
+        };
+        if versions.is_empty() {
+            let is_being_written = found.versions.values().any(|version| version.whole_at > now);
+            let nothing = "its policy chooses none of the versions that are there";
+            return (!is_being_written).then(|| Err(failed(name, &nothing.into())));
         }
+        // Ascending, so what stays is the newest version's: it is the one that was asked for.
         let mut newest = Some(Ok(()));
         for version in versions {
-            let edition = found.edition(version)?;
-            let known = record.version(version)?;
-            if known.loading.is_some() || known.demanded.is_some() {
-                return None;
-            }
-            // Ascending, so what stays is the newest version's: it is the one that was asked for.
-            newest = match known.failure_of(&edition) {
-                Some(failure) => failed(&failure.reason),
-                None if known.serves(&edition) => Some(Ok(())),
-                // It was loaded, and had to make room for another since.
-                None if self.policy.memory_budget.is_some() => Some(Ok(())),
-                None => return None,
-            };
+            newest = self.outcome_of(name, record, version, asked);
+            newest.as_ref()?;
         }
         newest
+    }
+
+    fn outcome_of(
+        &self,
+        name: &ModelName,
+        record: &ModelRecord,
+        version: ModelVersion,
+        asked: Asked,
+    ) -> Option<Result<(), AskError>> {
+        let Some(edition) = record.found.as_ref().and_then(|found| found.edition(version)) else {
+            return Some(Err(AskError::UnknownVersion { model: name.clone(), version }));
+        };
+        let known = record.version(version)?;
+        if known.loading.is_some() {
+            return None;
+        }
+        if let Some(failure) = known.failure_of(&edition) {
+            return Some(Err(failed(name, &failure.reason)));
+        }
+        if known.serves(&edition) {
+            return Some(Ok(()));
+        }
+        if record.asked != Some(asked) {
+            let reason = "somebody asked for something else meanwhile";
+            return Some(Err(failed(name, &reason.into())));
+        }
+        // With a budget it may have been loaded, and had to make room for another since.
+        let was_loaded = self.policy.memory_budget.is_some() && known.demanded.is_none();
+        was_loaded.then_some(Ok(()))
     }
 
     /// Returns whether every source has been looked at and nothing is being loaded or about to be, nor
@@ -256,6 +308,10 @@ impl<L: Loader> Keeper<L> {
         let is_loading = versions.any(|known| known.loading.is_some());
         seen && !is_loading && records.all(at_rest)
     }
+}
+
+fn failed(name: &ModelName, reason: &Arc<str>) -> AskError {
+    AskError::Failed { model: name.clone(), reason: Arc::clone(reason) }
 }
 
 fn not_kept(name: &ModelName, reason: String) -> AskError {

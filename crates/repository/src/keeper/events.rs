@@ -13,13 +13,14 @@ use crate::journal::Refusal;
 use crate::loading::{Ended, LoadFailure, Loaded, Loader, Outcome};
 use crate::lookout::{Kick, Looked};
 use crate::plan::Id;
-use crate::record::{Edition, Failure, FoundModel, FoundVersion, ModelRecord, Serving};
+use crate::record::{Asked, Edition, Failure, FoundModel, FoundVersion, Serving};
 use crate::{ModelFolder, Problem, Resident, Scan, Severity, SourceError, VersionArtefact};
 
 impl<L: Loader> Keeper<L> {
     pub(super) fn note(&mut self, event: Event<L::Prepared>, now: Instant) {
         match event {
             Event::Looked(looked) => self.note_look(looked, now),
+            Event::Kept(source, kept) => self.note_kept(source, kept),
             Event::Ended(ended) => self.note_end(ended, now),
             Event::Freed(memory) => {
                 self.records.leaving = self.records.leaving.saturating_sub(memory);
@@ -54,28 +55,39 @@ impl<L: Loader> Keeper<L> {
         let place = self.sources[source].source.place().to_owned();
         self.metrics.looked(&place, result.is_ok());
         self.problems_changed = true;
-        let failure = match result {
-            Ok(scan) => {
-                self.note_scan(source, scan, now);
-                None
+        let failure = result.as_ref().err().map(SourceError::to_string);
+        let is_first = self.sources[source].seen.replace((ticket, failure)).is_none();
+        match result {
+            Ok(scan) => self.note_scan(source, scan, now),
+            Err(error) => self.note_blindness(source, &error, is_first),
+        }
+        if is_first {
+            // Sources named after it have waited to know what it holds.
+            let later = self.sources[source + 1..].iter();
+            let held = later.flat_map(|known| known.models.keys().chain(known.blocked.keys()));
+            for name in held.cloned().collect::<BTreeSet<_>>() {
+                self.note_model(name, now);
             }
-            Err(error) => Some(self.note_blindness(source, &error)),
-        };
-        self.sources[source].seen = Some((ticket, failure));
-        self.read_journal_again(source, &place);
+        }
+        self.read_journal_again(source);
         self.take_up_asks(now);
     }
 
     /// Nothing is known of what is there: what was known stays.
-    fn note_blindness(&mut self, source: usize, error: &SourceError) -> String {
+    fn note_blindness(&mut self, source: usize, error: &SourceError, is_first: bool) {
         let known = &mut self.sources[source];
-        let remedy = "what was found before is served on; it is looked at again";
+        let remedy = match is_first {
+            true => BLIND_FROM_THE_START,
+            false => BLIND_FOR_NOW,
+        };
         let problem = Problem::of_place(&error.place, error.reason.clone(), remedy);
         if !known.problems.contains(&problem) {
+            // Reasons may hold the number of a request: one outage is one problem.
+            let remedies = [BLIND_FROM_THE_START, BLIND_FOR_NOW];
+            known.problems.retain(|before| !remedies.contains(&before.remedy.as_str()));
             tracing::error!(place = error.place, reason = error.reason, "cannot look for models");
             known.problems.push(problem);
         }
-        error.to_string()
     }
 
     fn note_scan(&mut self, source: usize, scan: Scan, now: Instant) {
@@ -86,60 +98,72 @@ impl<L: Loader> Keeper<L> {
                 log(problem);
             }
         }
-        let mut seen = BTreeSet::new();
-        for folder in models {
-            let name = folder.name.clone();
-            if self.may_take(source, &name, &folder) {
-                self.note_folder(source, folder, now);
-                seen.insert(name);
-            }
+        let models: BTreeMap<_, _> =
+            models.into_iter().map(|folder| (folder.name.clone(), folder)).collect();
+        let known = &mut self.sources[source];
+        let models = std::mem::replace(&mut known.models, models);
+        let blocked = std::mem::replace(&mut known.blocked, by_name(refused));
+        let before = models.into_keys().chain(blocked.into_keys());
+        let now_there = known.models.keys().chain(known.blocked.keys()).cloned();
+        let names: BTreeSet<ModelName> = before.chain(now_there).collect();
+        for name in names {
+            self.note_model(name, now);
         }
-        for (name, versions) in by_name(refused) {
-            if self.is_free_for(source, &name) {
-                self.note_blocked(source, &name, versions, now);
-                seen.insert(name);
-            }
+    }
+
+    /// Notes where a model comes from now: the first of the sources that holds it.
+    fn note_model(&mut self, name: ModelName, now: Instant) {
+        let mut holders = (0..self.sources.len()).filter(|&index| self.sources[index].holds(&name));
+        let (first, others) = (holders.next(), holders.collect::<Vec<_>>());
+        for other in others {
+            self.note_twice(first.unwrap_or_default(), other, &name);
         }
-        let gone = |(name, record): (&ModelName, &ModelRecord)| {
-            let is_of_source = record.found.as_ref().is_some_and(|found| found.source == source);
-            (is_of_source && !seen.contains(name)).then(|| name.clone())
-        };
-        let gone: Vec<ModelName> = self.records.models.iter().filter_map(gone).collect();
-        for name in gone {
+        let before = first.unwrap_or_default();
+        if self.sources[..before].iter().any(|known| known.seen.is_none()) {
+            return;
+        }
+        let Some(source) = first else {
             if let Some(record) = self.records.models.get_mut(&name) {
                 record.found = None;
             }
             self.attention.insert(name);
+            return;
+        };
+        let known = &self.sources[source];
+        let asked = known.asked.get(&name).copied().or_else(|| {
+            let is_named = self.config.load_at_start.contains(&name);
+            is_named.then_some(Asked::Load { version: None })
+        });
+        let record = self.records.models.entry(name.clone()).or_default();
+        if record.asked != asked {
+            record.asked = asked;
+            self.attention.insert(name.clone());
+        }
+        match (known.models.get(&name).cloned(), known.blocked.get(&name).cloned()) {
+            (Some(folder), _) => self.note_folder(source, folder, now),
+            (None, Some(versions)) => self.note_blocked(source, &name, versions, now),
+            (None, None) => {}
         }
     }
 
-    /// Whether the model of this name is to come from `source`; if not, that is a problem.
-    fn may_take(&mut self, source: usize, name: &ModelName, folder: &ModelFolder) -> bool {
-        if self.is_free_for(source, name) {
-            return true;
-        }
-        let first = self.records.models.get(name).and_then(|record| record.found.as_ref());
-        let first = first.map_or("", |found| self.sources[found.source].source.place());
+    /// Two sources hold a model of one name: the first one's is taken.
+    fn note_twice(&mut self, first: usize, other: usize, name: &ModelName) {
+        let place = match self.sources[other].models.get(name) {
+            Some(folder) => folder.path.display().to_string(),
+            None => self.sources[other].source.place().to_owned(),
+        };
+        let first = self.sources[first].source.place();
         let rule = format!("the model '{name}' is taken from {first} already");
-        let problem = Problem::of_place(folder.path.display(), rule, "rename one of the two");
-        let problem = problem.of_model(name);
-        if !self.sources[source].problems.contains(&problem) {
-            self.sources[source].problems.push(problem);
+        let problem = Problem::of_place(place, rule, "rename one of the two").of_model(name);
+        let problems = &mut self.sources[other].problems;
+        if !problems.contains(&problem) {
+            problems.push(problem);
         }
-        false
-    }
-
-    fn is_free_for(&self, source: usize, name: &ModelName) -> bool {
-        let found = self.records.models.get(name).and_then(|record| record.found.as_ref());
-        found.is_none_or(|found| source <= found.source)
     }
 
     fn note_folder(&mut self, source: usize, folder: ModelFolder, now: Instant) {
         let name = folder.name;
         let record = self.records.models.entry(name.clone()).or_default();
-        if self.config.load_at_start.contains(&name) && record.asked.is_none() {
-            record.asked = Some(crate::record::Asked::Load { version: None });
-        }
         let known = record.found.take();
         let settle = self.config.settle;
         let version = |artefact: VersionArtefact| {
@@ -166,7 +190,8 @@ impl<L: Loader> Keeper<L> {
                 && !found.manifest.loading.allow_breaking
             {
                 let known = record.versions.entry(*number).or_default();
-                if known.failure_of(&edition).is_none() && !known.serves(&edition) {
+                let is_tried = known.loading.is_some() || known.demanded.is_some();
+                if known.failure_of(&edition).is_none() && !known.serves(&edition) && !is_tried {
                     let reason = refusal.reason.as_str().into();
                     known.failure = Some(Failure { edition, attempts: 1, retry_at: None, reason });
                 }
@@ -283,6 +308,7 @@ impl<L: Loader> Keeper<L> {
         if let Some(replaced) = self.residents.insert(id.clone(), resident) {
             self.records.leaving += replaced.memory();
         }
+        self.note_contract(&id.0);
         if let Some((before, _)) = before.filter(|(before, _)| *before != identity) {
             self.release(&before);
         }
@@ -356,7 +382,10 @@ impl<L: Loader> Keeper<L> {
     }
 }
 
-fn log(problem: &Problem) {
+const BLIND_FROM_THE_START: &str = "mend it; it is looked at again";
+const BLIND_FOR_NOW: &str = "what was found before is served on; it is looked at again";
+
+pub(super) fn log(problem: &Problem) {
     match problem.severity {
         Severity::Error => tracing::error!("{problem:#}"),
         Severity::Warning => tracing::warn!("{problem:#}"),

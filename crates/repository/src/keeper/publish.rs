@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use outhaul_monitor::VersionStateLabel;
-use outhaul_types::{ModelName, ModelVersion};
+use outhaul_types::{ModelName, ModelVersion, VersionPolicy};
 
 use super::Keeper;
+use super::events::log;
 use crate::loading::Loader;
 use crate::plan::{Standing, standings};
-use crate::record::ModelRecord;
+use crate::record::{Asked, ModelRecord};
 use crate::{Identity, ModelFacts, Problem, Resident, VersionEntry, VersionState};
 
 type Entry<L> = Option<VersionEntry<Resident<<L as Loader>::Served>>>;
@@ -38,6 +39,9 @@ impl<L: Loader> Keeper<L> {
             }
         });
         if std::mem::take(&mut self.problems_changed) {
+            let before = self.shown.problems.load_full();
+            let missing = self.missing();
+            missing.iter().filter(|problem| !before.contains(problem)).for_each(log);
             self.shown.problems.store(Arc::new(self.all_problems()));
         }
         let serving: u64 = self.residents.values().map(|resident| resident.memory()).sum();
@@ -125,6 +129,7 @@ impl<L: Loader> Keeper<L> {
             if record.asked.is_none() {
                 self.records.models.remove(name);
             }
+            self.contracts.remove(name);
         }
         for (version, measured) in gone {
             self.loader.forget(name, version);
@@ -161,15 +166,57 @@ impl<L: Loader> Keeper<L> {
                     };
                     let remedy = match failure.retry_at {
                         Some(_) => "mend or remove it; `outhaul inspect` tells more",
-                        None => "see loading.allow_breaking in model.toml",
+                        None => "mend its files, or allow it",
                     };
                     let reason = failure.reason.to_string();
                     problems.push(Problem::of_place(place, reason, remedy).of_model(name));
                 }
             }
         }
+        problems.extend(self.missing());
         problems.sort_by(|left, right| left.place.cmp(&right.place));
         problems
+    }
+
+    /// What is declared or asked for and not there.
+    fn missing(&self) -> Vec<Problem> {
+        let mut missing = Vec::new();
+        if self.sources.iter().all(|known| known.seen.is_some()) {
+            let named = self.config.load_at_start.iter();
+            for name in named.filter(|name| !self.sources.iter().any(|known| known.holds(name))) {
+                let rule = format!("there is no model '{name}' to load");
+                missing.push(Problem::of_place("--load-model", rule, "correct the name"));
+            }
+        }
+        for (name, record) in &self.records.models {
+            let Some(found) = &record.found else { continue };
+            let place = format!("{}: {name}", self.sources[found.source].source.place());
+            let there = |version: &ModelVersion| found.versions.contains_key(version);
+            let mut tell = |what: String, remedy: &str| {
+                missing.push(Problem::of_place(&place, what, remedy).of_model(name));
+            };
+            for (label, version) in &found.manifest.labels {
+                if !there(version) {
+                    let rule = format!(
+                        "the label '{label}' leads to version {version}, which is not there"
+                    );
+                    tell(rule, "add the version, or move the label");
+                }
+            }
+            if let VersionPolicy::Specific(versions) = &found.manifest.versions {
+                for version in versions.iter().filter(|version| !there(version)) {
+                    let rule = format!("version {version} is declared and not there");
+                    tell(rule, "add it, or correct `versions`");
+                }
+            }
+            if let Some(Asked::Load { version: Some(version) }) = record.asked
+                && !there(&ModelVersion(version))
+            {
+                let rule = format!("version {version} was asked for and is not there");
+                tell(rule, "ask for another with `outhaul models load`");
+            }
+        }
+        missing
     }
 }
 

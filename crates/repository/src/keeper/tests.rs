@@ -13,6 +13,8 @@ use crate::{
     VersionArtefact, VersionState,
 };
 
+mod scenes;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn name(text: &str) -> ModelName {
@@ -106,6 +108,7 @@ impl Script {
 }
 
 impl Loader for Script {
+    type Contract = String;
     type Prepared = String;
     type Served = String;
 
@@ -126,6 +129,10 @@ impl Loader for Script {
 
     fn start(&self, prepared: String) -> Result<String, LoadFailure> {
         Ok(prepared)
+    }
+
+    fn contract(&self, served: &String) -> String {
+        served.clone()
     }
 
     fn forget(&self, model: &ModelName, version: ModelVersion) {

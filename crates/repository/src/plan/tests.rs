@@ -269,7 +269,7 @@ fn a_label_that_is_moved_leads_to_the_old_version_until_the_new_one_answers() {
     assert_eq!(leads(&mut scene), [1]);
     scene.found("a", stable(2), &versions);
     // The manifest is part of an edition: those that answer are loaded anew under it.
-    assert_eq!(scene.says(), ["load a 1", "load a 3", "load a 2"]);
+    assert_eq!(scene.says(), ["load a 1", "load a 2", "load a 3"]);
     scene.serves("a", 1);
     scene.serves("a", 3);
     assert_eq!((leads(&mut scene), scene.says()), (vec![1], vec!["load a 2".to_owned()]));
@@ -355,7 +355,7 @@ fn what_can_never_fit_is_refused_and_says_why() {
     assert_eq!(
         reason,
         "it needs about 1.0 MiB and there is no room for it: the memory budget is 1.0 MiB, of \
-         which pinned models take 1.0 MiB"
+         which 1.0 MiB cannot be let go"
     );
 }
 
@@ -366,6 +366,81 @@ fn a_swap_may_exceed_the_budget_by_the_model_that_it_replaces() {
     scene.serves("a", 1);
     scene.found("a", ModelManifest::default(), &[(1, "x"), (2, "y")]);
     assert_eq!(scene.says(), ["load a 2"]);
+}
+
+#[test]
+fn what_cannot_fit_evicts_nothing() {
+    let mut scene = Scene::with_budget(2);
+    for model in ["a", "b"] {
+        scene.found(model, ModelManifest::default(), &[(1, "one")]);
+        scene.serves(model, 1);
+    }
+    scene.found("large", ModelManifest::default(), &[(1, "one")]);
+    let large = scene.records.models.get_mut(&name("large")).unwrap();
+    large.found.as_mut().unwrap().versions.get_mut(&ModelVersion(1)).unwrap().artefact.bytes =
+        100 * MIB;
+    scene.record("large", 1).demanded = Some(scene.now);
+    assert_eq!(scene.says(), ["refuse large 1"]);
+}
+
+#[test]
+fn a_swap_within_the_budget_evicts_nobody() {
+    let mut scene = Scene::with_budget(2);
+    scene.found("b", ModelManifest::default(), &[(1, "one")]);
+    scene.serves("b", 1);
+    scene.found("a", ModelManifest::default(), &[(1, "one")]);
+    scene.serves("a", 1);
+    scene.found("a", ModelManifest::default(), &[(1, "one"), (2, "two")]);
+    // keep the manifest as it was
+    let manifest = scene.records.models[&name("a")].versions[&ModelVersion(1)]
+        .serving
+        .as_ref()
+        .unwrap()
+        .edition
+        .manifest
+        .clone();
+    scene.records.models.get_mut(&name("a")).unwrap().found.as_mut().unwrap().manifest = manifest;
+    assert_eq!(scene.says(), ["load a 2"]);
+    scene.now += seconds(1);
+    scene.serves("a", 2);
+    assert_eq!(scene.says(), ["retire a 1"]);
+}
+
+#[test]
+fn a_smaller_edition_of_what_is_too_large_is_loaded_or_refused() {
+    let mut scene = Scene::with_budget(2);
+    scene.found("a", ModelManifest::default(), &[(1, "one")]);
+    scene.serves("a", 1);
+    scene.record("a", 1).serving.as_mut().unwrap().memory = 5 * MIB;
+    scene.found("a", ModelManifest::default(), &[(1, "smaller")]);
+    let decision = scene.decide();
+    assert!(
+        !decision.load.is_empty() || !decision.refuse.is_empty() || decision.wake_at.is_some(),
+        "{decision:?}"
+    );
+}
+
+#[test]
+fn over_budget_within_residency_wakes() {
+    let mut scene = Scene::with_budget(2);
+    scene.policy.min_residency = seconds(60);
+    for model in ["a", "b"] {
+        scene.found(model, ModelManifest::default(), &[(1, "one")]);
+        scene.serves(model, 1);
+    }
+    scene.record("b", 1).serving.as_mut().unwrap().memory = 2 * MIB;
+    let decision = scene.decide();
+    assert!(!decision.evict.is_empty() || decision.wake_at.is_some(), "{decision:?}");
+}
+
+#[test]
+fn a_version_makes_room_among_its_own() {
+    let mut scene = Scene::with_budget(1);
+    let manifest = policy(VersionPolicy::All);
+    scene.found("a", manifest, &[(1, "one"), (2, "two")]);
+    scene.serves("a", 1);
+    scene.record("a", 2).demanded = Some(scene.now);
+    assert_eq!(scene.says(), ["evict a 1", "load a 2"]);
 }
 
 /// One thing that may happen in a simulation.

@@ -22,7 +22,10 @@ impl LocalFolder {
     /// Names a folder of models, a model's folder or an `.onnx` file. It need not be there yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        let place = path.canonicalize().unwrap_or_else(|_| path.clone()).display().to_string();
+        let place = path
+            .canonicalize()
+            .or_else(|_| std::path::absolute(&path))
+            .unwrap_or_else(|_| path.clone()).display().to_string();
         LocalFolder { path, place }
     }
 }

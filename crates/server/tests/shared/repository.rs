@@ -66,10 +66,11 @@ struct AsTold {
 }
 
 impl Loader for AsTold {
+    type Contract = ();
     type Prepared = VersionPlan;
     type Served = ServedVersion;
 
-    fn load(&self, order: &LoadOrder<ServedVersion>) -> Result<Loaded<VersionPlan>, LoadFailure> {
+    fn load(&self, order: &LoadOrder<()>) -> Result<Loaded<VersionPlan>, LoadFailure> {
         match order.name.as_str() {
             "damaged" => return Err(LoadFailure::Failed("its file is <damaged>".to_owned())),
             "slow" => self.gate.wait(),
@@ -84,6 +85,8 @@ impl Loader for AsTold {
         let served = ServedVersion::start(plan, &self.monitor);
         served.map_err(|error| LoadFailure::Failed(error.to_string()))
     }
+
+    fn contract(&self, _: &ServedVersion) {}
 
     fn forget(&self, _: &ModelName, _: ModelVersion) {}
 }
