@@ -11,6 +11,7 @@ pub mod load;
 mod loader;
 mod memory;
 mod open;
+mod private;
 
 pub use engines::{Engines, NamedEngine, NoEngine};
 pub use memory::MemoryMeter;

@@ -11,6 +11,7 @@ use outhaul_types::{EngineChoice, ModelManifest, ModelName, ModelVersion, error_
 
 use crate::engines::Engines;
 use crate::memory::MemoryMeter;
+use crate::private::PrivateCopy;
 
 /// Loads ONNX files in the engines of this process.
 pub(crate) struct OnnxLoader {
@@ -77,7 +78,16 @@ impl OnnxLoader {
     fn plan(&self, order: &LoadOrder<Arc<ModelDescription>>) -> Result<VersionPlan, LoadFailure> {
         let failed = |error: &dyn std::error::Error| LoadFailure::Failed(error_chain(error));
         let LoadOrder { name, version, manifest, path, in_service, .. } = order;
-        let onnx = outhaul_onnx::read(path).map_err(|error| failed(&error))?;
+        let mut onnx = outhaul_onnx::read(path).map_err(|error| failed(&error))?;
+        let external = onnx.external_files();
+        let mut copy = None;
+        if order.is_shared && !external.is_empty() {
+            let copied = PrivateCopy::of(path, &external).map_err(|error| {
+                LoadFailure::Failed(format!("its weights could not be copied: {error}"))
+            })?;
+            onnx = outhaul_onnx::read(copied.model()).map_err(|error| failed(&error))?;
+            copy = Some(copied);
+        }
         let declared = outhaul_router::Declared::apply(&onnx.signature, manifest);
         let declared = declared.map_err(|error| failed(&error))?;
         if let Some(in_service) = in_service.as_ref().filter(|_| !manifest.loading.allow_breaking) {
@@ -94,6 +104,8 @@ impl OnnxLoader {
             declared => declared,
         };
         let chosen = self.engines.load(&onnx, choice, &options).map_err(|error| failed(&error))?;
+        // What is mapped stays; its name is of no more use.
+        drop(copy);
         let plan = VersionPlan {
             name: name.clone(),
             version: *version,

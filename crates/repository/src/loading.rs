@@ -67,6 +67,8 @@ pub struct LoadOrder<C> {
     pub path: PathBuf,
     /// What the callers rely on that this version would take over.
     pub in_service: Option<Arc<C>>,
+    /// Whether others may write to its files; if not, they are the source's own copy.
+    pub is_shared: bool,
     /// Whether a request asks for it: then it may be loaded and let go many times an hour, and is not
     /// worth a line in the log each time.
     pub on_demand: bool,
@@ -189,7 +191,8 @@ fn carry_out<L: Loader>(loader: &L, order: Order<L::Contract>) -> Ended<L::Prepa
         Err(error) => Outcome::Failed(LoadFailure::Failed(error.to_string())),
         Ok(path) => {
             let (version, manifest) = (artefact.version, Arc::clone(&edition.manifest));
-            let order = LoadOrder { name, version, manifest, path, in_service, on_demand };
+            let is_shared = source.folder().is_some();
+            let order = LoadOrder { name, version, manifest, path, in_service, is_shared, on_demand };
             // A file that trips over a mistake of ours must not take the other models with it.
             let loaded = catch_unwind(AssertUnwindSafe(|| loader.load(&order)));
             let loaded = loaded.unwrap_or_else(|_| {

@@ -3,11 +3,12 @@
 
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::model::marked;
+use crate::model::{marked, marked_outside};
 use crate::server::{Folder, QUESTION, Server, Stop, mark_of, pause, send, until};
 
 /// Asks a model again and again while something is done; every answer must be one of these marks.
@@ -60,6 +61,28 @@ fn a_version_that_is_slowly_written_over_is_never_half_loaded() {
         }
         server.until_marked("sound", 9);
     });
+}
+
+#[test]
+fn weights_in_a_file_of_their_own_may_be_cut_off_while_they_serve() {
+    let folder = Folder::new();
+    let (model, weights) = marked_outside(7);
+    folder.write("sound/1/model.onnx.data", &weights);
+    folder.write("sound/1/model.onnx", &model);
+    let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.outhaul/onnxruntime");
+    let library = library.to_str().unwrap().to_owned();
+    // Where the library was not fetched the embedded engine is tested, which reads and does not map.
+    let engine =
+        if Path::new(&library).exists() { vec!["--onnxruntime", &library] } else { vec![] };
+    let server = folder.serve(&engine);
+    assert_eq!(server.mark("sound").ok(), Some(7));
+    // As `cp` begins: the file is there, and empty.
+    let mut file = fs::File::create(folder.path("models/sound/1/model.onnx.data")).unwrap();
+    assert_eq!(server.mark("sound").ok(), Some(7), "{}", server.log());
+    pause(Duration::from_millis(700));
+    assert_eq!(server.mark("sound").ok(), Some(7), "what does not load takes nothing away");
+    file.write_all(&marked_outside(8).1).unwrap();
+    server.until_marked("sound", 8);
 }
 
 #[test]

@@ -24,6 +24,25 @@ pub(crate) fn marked(mark: u16) -> Vec<u8> {
     model(&graph.concat())
 }
 
+/// A model of a mark whose weights lie in `model.onnx.data`, and that file.
+pub(crate) fn marked_outside(mark: u16) -> (Vec<u8>, Vec<u8>) {
+    let weights = f32::from(mark).to_le_bytes().repeat(WEIGHTS);
+    let last = i64::try_from(WEIGHTS - 1).unwrap();
+    let ends: Vec<u8> = [0, last].into_iter().flat_map(i64::to_le_bytes).collect();
+    let location = [field(1, "location"), field(2, "model.onnx.data")].concat();
+    let outside = [int(1, last + 1), int(2, FLOAT), field(8, "w"), field(13, location), int(14, 1)];
+    let graph = [
+        field(1, node("Gather", &["w", "ends"], "e")),
+        field(1, node("Add", &["x", "e"], "y")),
+        field(2, "outside"),
+        field(5, outside.concat()),
+        field(5, tensor("ends", INT64, &[2], &ends)),
+        field(11, rows_of_two("x")),
+        field(12, rows_of_two("y")),
+    ];
+    (model(&graph.concat()), weights)
+}
+
 /// `y = Abs(Abs(...(x)))`, so many times.
 pub(crate) fn chain(nodes: usize) -> Vec<u8> {
     let mut graph = field(2, "chain");
