@@ -192,7 +192,8 @@ fn carry_out<L: Loader>(loader: &L, order: Order<L::Contract>) -> Ended<L::Prepa
         Ok(path) => {
             let (version, manifest) = (artefact.version, Arc::clone(&edition.manifest));
             let is_shared = source.folder().is_some();
-            let order = LoadOrder { name, version, manifest, path, in_service, is_shared, on_demand };
+            let order =
+                LoadOrder { name, version, manifest, path, in_service, is_shared, on_demand };
             // A file that trips over a mistake of ours must not take the other models with it.
             let loaded = catch_unwind(AssertUnwindSafe(|| loader.load(&order)));
             let loaded = loaded.unwrap_or_else(|_| {

@@ -238,9 +238,8 @@ fn replaces_something(
     };
     let lead = record.lead();
     let labels = found.into_iter().flat_map(|found| &found.manifest.labels);
-    let mut moved = labels.filter(|(label, declared)| {
-        **declared == version && lead.get(*label) != Some(*declared)
-    });
+    let mut moved = labels
+        .filter(|(label, declared)| **declared == version && lead.get(*label) != Some(*declared));
     record.serving().any(|(serving, _)| takes_over(serving)) || moved.next().is_some()
 }
 
@@ -497,7 +496,9 @@ fn standing(
     }
     if record.found.as_ref().is_some_and(|found| found.blocked.is_some()) {
         // Callers need not know the server's files; operators find the problem itself beside it.
-        return Standing::Failed("what is declared of it has problems; see the server's log".into());
+        return Standing::Failed(
+            "what is declared of it has problems; see the server's log".into(),
+        );
     }
     if !is_asked_for(policy, record) {
         return Standing::Unloaded;

@@ -24,9 +24,7 @@ pub use manifest::{
     BatchingSpec, EngineChoice, Fill, InstanceCount, InstancesSpec, LevelSpec, LimitsSpec,
     LoadingSpec, ModelManifest, TensorDeclaration, VersionPolicy, WarmupInput, WarmupRequest,
 };
-pub use model::{
-    InvalidModelName, InvalidVersion, Label, ModelName, ModelVersion, VersionChoice,
-};
+pub use model::{InvalidModelName, InvalidVersion, Label, ModelName, ModelVersion, VersionChoice};
 pub use request::{
     Classification, Deadline, InferRequest, InferResponse, NamedTensor, Parameter, Parameters,
     RequestContext, RequestedOutput, Timings, TraceParent,

@@ -13,8 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
 use outhaul::types::error_chain;
 use outhaul::{
-    Engines, Keeping, Mode, OpenOptions, Place, Problem, RepositoryConfig, Router,
-    VersionStatus,
+    Engines, Keeping, Mode, OpenOptions, Place, Problem, RepositoryConfig, Router, VersionStatus,
 };
 use outhaul_monitor::logging::{self, LogConfig};
 use outhaul_monitor::trace::TraceConfig;

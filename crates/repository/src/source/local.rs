@@ -25,7 +25,9 @@ impl LocalFolder {
         let place = path
             .canonicalize()
             .or_else(|_| std::path::absolute(&path))
-            .unwrap_or_else(|_| path.clone()).display().to_string();
+            .unwrap_or_else(|_| path.clone())
+            .display()
+            .to_string();
         LocalFolder { path, place }
     }
 }
