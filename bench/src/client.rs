@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use outhaul::load::{SampleInput, SampleSizes, inputs_over_http, json_body};
 
 /// How long an answer may take.
 const LONGEST_ANSWER: Duration = Duration::from_secs(60);
@@ -108,6 +109,24 @@ pub(crate) fn encode(method: &str, path: &str, body: &str) -> Vec<u8> {
 /// Encodes a prediction.
 pub(crate) fn prediction(model: &str, body: &str) -> Vec<u8> {
     encode("POST", &format!("/v2/models/{model}/infer"), body)
+}
+
+/// Makes up the body of a request from what the model says it takes; sizes that it leaves open are 1 in
+/// the first dimension, and `length` in the others.
+pub(crate) fn sample(address: &str, model: &str, length: usize) -> anyhow::Result<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut inputs = runtime.block_on(inputs_over_http(address, "", model))?;
+    for (_, _, shape) in &mut inputs {
+        for (axis, size) in shape.iter_mut().enumerate() {
+            *size = match *size {
+                open if open < 0 && axis == 0 => 1,
+                open if open < 0 => i64::try_from(length)?,
+                fixed => fixed,
+            };
+        }
+    }
+    let inputs = SampleInput::from_metadata(model, inputs, &SampleSizes::default())?;
+    Ok(String::from_utf8(json_body(&inputs))?)
 }
 
 /// A good answer, as far as it matters here.

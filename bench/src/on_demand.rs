@@ -15,13 +15,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 
 use crate::ceiling::Loaded;
-use crate::client::{Client, Crowd, Record, failures, prediction, wait_until};
+use crate::client::{Client, Crowd, Record, failures, prediction, sample, wait_until};
 use crate::process::{Process, Scratch};
 use crate::table::{Latencies, Row, median};
 use crate::zipf::Zipf;
-
-const IRIS: &str =
-    r#"{"inputs":[{"name":"X","shape":[1,4],"datatype":"FP32","data":[5.1,3.5,1.4,0.2]}]}"#;
 
 /// What a cold answer may take beyond the creation of a session.
 const MOST_COLD_MORE_MS: f64 = 10.0;
@@ -40,12 +37,12 @@ const SESSIONS: usize = 300;
 /// What to register, and under what load.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The model's file, of which copies are registered. It must take what `--body` holds.
+    /// The model's file, of which copies are registered.
     #[arg(long, default_value = "examples/models/iris/1/model.onnx")]
     model: PathBuf,
-    /// The file of a request's body, for another model than iris.
-    #[arg(long)]
-    body: Option<PathBuf>,
+    /// The size of dimensions that the model leaves open, but for the first, which is 1.
+    #[arg(long, default_value_t = 32)]
+    length: usize,
     /// Registered models.
     #[arg(long, default_value_t = 1000)]
     models: usize,
@@ -72,11 +69,10 @@ pub(crate) struct Arguments {
 /// Returns the rows: errors and budget under each load, hits, cold answers.
 pub(crate) fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
     let tenth = if arguments.quick { 10 } else { 1 };
-    let stage = Stage::set(arguments)?;
+    let (stage, few) = Stage::set(arguments)?;
     let time = Duration::from_secs(arguments.seconds) / u32::try_from(tenth)?;
     let paced = Some(arguments.rate);
 
-    let few = stage.few_server()?;
     let reference = stage.load(&few, stage.few, (paced, Watch::Resident), time)?;
     let one = stage.memory_of_one(&few)?;
     drop(few);
@@ -107,8 +103,8 @@ pub(crate) fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
 struct Stage {
     /// All models, and their files.
     many: (Scratch, Vec<PathBuf>),
-    /// As many as the budget has room for.
-    only_few: Scratch,
+    /// As many as the budget has room for. Nothing but its end matters.
+    _only_few: Scratch,
     few: usize,
     /// A request for each model.
     requests: Vec<Vec<u8>>,
@@ -117,36 +113,28 @@ struct Stage {
 }
 
 impl Stage {
-    fn set(arguments: &Arguments) -> anyhow::Result<Stage> {
+    /// Makes the repositories, and starts the server that has few models: with the settings of the
+    /// other, room for all, and all of them in memory.
+    fn set(arguments: &Arguments) -> anyhow::Result<(Stage, Process)> {
         let (models, few) = (arguments.models, arguments.budget);
         ensure!(few > 0 && few < models, "the budget must have room for some and not for all");
-        let body = match &arguments.body {
-            Some(file) => std::fs::read_to_string(file)
-                .with_context(|| format!("cannot read {}", file.display()))?,
-            None => IRIS.to_owned(),
-        };
         let names: Vec<String> = (0..models).map(|number| format!("model-{number:04}")).collect();
         let many = Scratch::copies("many", &arguments.model, &names)?;
         let only_few = Scratch::copies("few", &arguments.model, &names[..few])?.0;
         // Longer than the server wants files to have been left alone.
         wait_until(Instant::now() + Duration::from_millis(1500));
-        let requests = names.iter().map(|name| prediction(name, &body)).collect();
-        let (clients, exponent) = (arguments.clients, arguments.exponent);
-        Ok(Stage { many, only_few, few, requests, clients, exponent })
-    }
-
-    /// Starts a server that has the few models, with the settings of the other and room for all, and
-    /// has it load them.
-    fn few_server(&self) -> anyhow::Result<Process> {
         let flags = ["--memory-budget".to_owned(), "1024GiB".to_owned()];
-        let mut server = Process::outhaul_with(&self.only_few.0, &flags)?;
+        let mut server = Process::outhaul_with(&only_few.0, &flags)?;
         server.until_ready(Duration::from_millis(5))?;
+        let body = sample(&server.http, &names[0], arguments.length)?;
+        let requests: Vec<_> = names.iter().map(|name| prediction(name, &body)).collect();
         let mut client = Client::open(&server.http)?;
-        for request in &self.requests[..self.few] {
+        for request in &requests[..few] {
             let (status, body) = client.send(request)?;
             ensure!(status == 200, "status {status}: {}", String::from_utf8_lossy(body));
         }
-        Ok(server)
+        let (clients, exponent) = (arguments.clients, arguments.exponent);
+        Ok((Stage { many, _only_few: only_few, few, requests, clients, exponent }, server))
     }
 
     /// What one of the models in memory takes: the middle, since the first may bring along what all
