@@ -281,5 +281,7 @@ fn tempfile_repository(model: &Path) -> anyhow::Result<Scratch> {
     let version = folder.0.join("iris/1");
     std::fs::create_dir_all(&version)?;
     std::fs::copy(model, version.join("model.onnx"))?;
+    // Longer than the server wants files to have been left alone: that wait is no part of a start.
+    std::thread::park_timeout(Duration::from_millis(1200));
     Ok(folder)
 }

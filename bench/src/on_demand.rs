@@ -31,8 +31,8 @@ const LEAST_HIT_GROWTH_MS: f64 = 0.05;
 /// How often what the models take is asked for, at most.
 const SAMPLE_EVERY: Duration = Duration::from_millis(50);
 
-/// Sessions created to see how long that takes.
-const SESSIONS: usize = 300;
+/// Sessions created in each turn to see how long that takes.
+const SESSIONS: usize = 200;
 
 /// What to register, and under what load.
 #[derive(clap::Args)]
@@ -49,9 +49,12 @@ pub(crate) struct Arguments {
     /// Models that the budget has room for.
     #[arg(long, default_value_t = 50)]
     budget: usize,
-    /// Seconds of each load.
+    /// Seconds of each load, the paced one in turns with the server that has few models.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
+    /// Turns; medians are reported.
+    #[arg(long, default_value_t = 6)]
+    turns: u32,
     /// Clients.
     #[arg(long, default_value_t = 8)]
     clients: usize,
@@ -61,41 +64,42 @@ pub(crate) struct Arguments {
     /// The exponent of Zipf's law.
     #[arg(long, default_value_t = 1.0)]
     exponent: f64,
-    /// A tenth of the time: to see whether it works.
+    /// A tenth of the time, in one turn: to see whether it works.
     #[arg(long)]
     quick: bool,
 }
 
 /// Returns the rows: errors and budget under each load, hits, cold answers.
 pub(crate) fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
-    let tenth = if arguments.quick { 10 } else { 1 };
+    let (time, turns) = match (Duration::from_secs(arguments.seconds), arguments.quick) {
+        (time, true) => (time / 10, 1),
+        (time, false) => (time, arguments.turns),
+    };
     let (stage, few) = Stage::set(arguments)?;
-    let time = Duration::from_secs(arguments.seconds) / u32::try_from(tenth)?;
-    let paced = Some(arguments.rate);
-
-    let reference = stage.load(&few, stage.few, (paced, Watch::Resident), time)?;
-    let one = stage.memory_of_one(&few)?;
-    drop(few);
-
-    let budget = one * stage.few as u64;
-    let flags = ["--memory-budget".to_owned(), budget.to_string()];
+    let limits = Limits::of(&stage, &few)?;
+    let flags = ["--memory-budget".to_owned(), limits.budget.to_string()];
     let mut server = Process::outhaul_with(&stage.many.0.0, &flags)?;
     server.until_ready(Duration::from_millis(5))?;
-    let all = stage.requests.len();
-    let subject = stage.load(&server, all, (paced, Watch::Resident), time)?;
-    let sessions = Latencies::of(stage.sessions()?);
-    let flat_out = stage.load(&server, all, (None, Watch::Budget), time)?;
-    eprintln!("flat out: hits {}", flat_out.latencies(false));
-    eprintln!("flat out: answers that waited for a load {}", flat_out.latencies(true));
 
-    let (limits, paced) =
-        (Limits { one, budget, models: stage.few }, format!("{:.0}/s", arguments.rate));
+    let (all, paced) = (stage.requests.len(), (Some(arguments.rate), Watch::Resident));
+    let mut taken = Vec::new();
+    for _ in 0..turns {
+        let reference = stage.load(&few, stage.few, paced, time / turns)?;
+        let subject = stage.load(&server, all, paced, time / turns)?;
+        taken.push(Turn { reference, subject, sessions: Latencies::of(stage.sessions()?) });
+    }
+    let flat_out = [stage.load(&server, all, (None, Watch::Budget), time)?];
+    eprintln!("flat out: hits {}", flat_out[0].hits());
+    eprintln!("flat out: answers that waited for a load {}", flat_out[0].cold());
+
+    let paced = format!("{:.0}/s", arguments.rate);
+    let subjects = || taken.iter().map(|turn| &turn.subject);
     Ok(vec![
-        subject.errors(&stage.title(&paced)),
-        flat_out.errors(&stage.title("flat out")),
-        flat_out.budget(&limits)?,
-        subject.hits(&paced, &reference),
-        subject.cold(&paced, &sessions),
+        errors(&stage.title(&paced), subjects()),
+        errors(&stage.title("flat out"), flat_out.iter()),
+        flat_out[0].budget(&limits)?,
+        hits(&paced, &taken),
+        cold(&paced, &taken),
     ])
 }
 
@@ -135,18 +139,6 @@ impl Stage {
         }
         let (clients, exponent) = (arguments.clients, arguments.exponent);
         Ok((Stage { many, _only_few: only_few, few, requests, clients, exponent }, server))
-    }
-
-    /// What one of the models in memory takes: the middle, since the first may bring along what all
-    /// share.
-    fn memory_of_one(&self, server: &Process) -> anyhow::Result<u64> {
-        let index = Client::open(&server.http)?.index()?;
-        let loaded = index.iter().filter(|version| version.standing == "ready").count();
-        ensure!(loaded == self.few, "{loaded} of {} models are in memory", self.few);
-        let memory = index.iter().filter_map(|version| version.memory_bytes);
-        let middle = median(memory.map(|bytes| bytes as f64));
-        ensure!(middle >= 1.0, "the server does not say what models take");
-        Ok(middle as u64)
     }
 
     /// Creates sessions without any server and returns how long each took.
@@ -191,6 +183,20 @@ struct Limits {
     budget: u64,
     /// Models that the budget has room for.
     models: usize,
+}
+
+impl Limits {
+    /// Makes a budget for as many models as `server` holds in memory. What one takes is the middle,
+    /// since the first may bring along what all share.
+    fn of(stage: &Stage, server: &Process) -> anyhow::Result<Limits> {
+        let (index, models) = (Client::open(&server.http)?.index()?, stage.few);
+        let loaded = index.iter().filter(|version| version.standing == "ready").count();
+        ensure!(loaded == models, "{loaded} of {models} models are in memory");
+        let memory = index.iter().filter_map(|version| version.memory_bytes);
+        let one = median(memory.map(|bytes| bytes as f64));
+        ensure!(one >= 1.0, "the server does not say what models take");
+        Ok(Limits { one: one as u64, budget: one as u64 * models as u64, models })
+    }
 }
 
 /// What is looked at during a load.
@@ -239,6 +245,13 @@ fn memory_of_models(client: &mut Client) -> anyhow::Result<u64> {
     Ok(bytes.context("the server does not say what models take")? as u64)
 }
 
+/// The same load on both servers, and what the engine takes at that time.
+struct Turn {
+    reference: Found,
+    subject: Found,
+    sessions: Latencies,
+}
+
 /// What one load found.
 struct Found {
     /// When the warm-up was over.
@@ -248,34 +261,21 @@ struct Found {
 }
 
 impl Found {
-    /// Latencies of answers that did, or did not, have to wait for a load.
+    /// Latencies of answers that did not have to wait for a load.
+    fn hits(&self) -> Latencies {
+        self.latencies(false)
+    }
+
+    /// Latencies of answers that had to.
+    fn cold(&self) -> Latencies {
+        self.latencies(true)
+    }
+
     fn latencies(&self, cold: bool) -> Latencies {
         let measured = self.records.iter().filter(|record| record.intended >= self.started);
         let of_kind = measured
             .filter(|record| record.outcome.as_ref().is_ok_and(|good| good.load.is_some() == cold));
         Latencies::of(of_kind.map(|record| record.took))
-    }
-
-    fn errors(&self, title: &str) -> Row {
-        let failures = failures(self.records.iter());
-        for failure in failures.iter().take(5) {
-            eprintln!("failed: {failure}");
-        }
-        let (hits, cold) = (self.latencies(false).count, self.latencies(true).count);
-        let hit_share = hits as f64 / (hits + cold) as f64 * 100.0;
-        let resident = self.samples.most_resident_mib;
-        Row {
-            what: title.to_owned(),
-            reference: String::new(),
-            outhaul: format!(
-                "{} requests, {hit_share:.0} % hits, at most {resident:.0} MiB resident",
-                self.records.len()
-            ),
-            worst_ms: None,
-            result: format!("{} failed", failures.len()),
-            goal: "0 failed".to_owned(),
-            met: failures.is_empty(),
-        }
     }
 
     fn budget(&self, limits: &Limits) -> anyhow::Result<Row> {
@@ -297,33 +297,75 @@ impl Found {
             met: most_bytes <= limits.budget + limits.one,
         })
     }
+}
 
-    fn hits(&self, load: &str, reference: &Found) -> Row {
-        let (few, many) = (reference.latencies(false), self.latencies(false));
-        let is_alike =
-            |few: f64, many: f64| many <= (few * MOST_HIT_GROWTH).max(few + LEAST_HIT_GROWTH_MS);
-        Row {
-            what: format!("hits, {load}"),
-            reference: format!("only these models: {few}"),
-            outhaul: format!("{many}"),
-            worst_ms: Some(many.max),
-            result: format!("p50 {:.2}, p99 {:.2} of it", many.p50 / few.p50, many.p99 / few.p99),
-            goal: format!("at most {MOST_HIT_GROWTH} or {LEAST_HIT_GROWTH_MS} ms more"),
-            met: is_alike(few.p50, many.p50) && is_alike(few.p99, many.p99),
-        }
+fn errors<'f>(title: &str, loads: impl Iterator<Item = &'f Found> + Clone) -> Row {
+    let failures = failures(loads.clone().flat_map(|load| &load.records));
+    for failure in failures.iter().take(5) {
+        eprintln!("failed: {failure}");
     }
+    let requests: usize = loads.clone().map(|load| load.records.len()).sum();
+    let hits: usize = loads.clone().map(|load| load.hits().count).sum();
+    let cold: usize = loads.clone().map(|load| load.cold().count).sum();
+    let share = hits as f64 / (hits + cold) as f64 * 100.0;
+    let resident = loads.map(|load| load.samples.most_resident_mib).fold(0.0, f64::max);
+    Row {
+        what: title.to_owned(),
+        reference: String::new(),
+        outhaul: format!(
+            "{requests} requests, {share:.0} % hits, at most {resident:.0} MiB resident"
+        ),
+        worst_ms: None,
+        result: format!("{} failed", failures.len()),
+        goal: "0 failed".to_owned(),
+        met: failures.is_empty(),
+    }
+}
 
-    fn cold(&self, load: &str, sessions: &Latencies) -> Row {
-        let cold = self.latencies(true);
-        let (p50, p99) = (cold.p50 - sessions.p50, cold.p99 - sessions.p99);
-        Row {
-            what: format!("answers that waited for a load, {load}"),
-            reference: format!("session creation: {sessions}"),
-            outhaul: format!("{cold}"),
-            worst_ms: Some(cold.max),
-            result: format!("p50 {p50:+.2}, p99 {p99:+.2} ms"),
-            goal: format!("at most +{MOST_COLD_MORE_MS:.0} ms"),
-            met: p50 <= MOST_COLD_MORE_MS && p99 <= MOST_COLD_MORE_MS,
-        }
+/// Compares within each turn, so that a slow minute of the machine counts on both sides.
+fn hits(load: &str, turns: &[Turn]) -> Row {
+    let pairs: Vec<_> =
+        turns.iter().map(|turn| (turn.reference.hits(), turn.subject.hits())).collect();
+    let (few, many) = middles(&pairs);
+    let ratio =
+        |of: fn(&Latencies) -> f64| median(pairs.iter().map(|(few, many)| of(many) / of(few)));
+    let more =
+        |of: fn(&Latencies) -> f64| median(pairs.iter().map(|(few, many)| of(many) - of(few)));
+    let is_alike =
+        |of: fn(&Latencies) -> f64| ratio(of) <= MOST_HIT_GROWTH || more(of) <= LEAST_HIT_GROWTH_MS;
+    Row {
+        what: format!("hits, {load}"),
+        reference: format!("only these models: {few}"),
+        outhaul: many.to_string(),
+        worst_ms: Some(many.max),
+        result: format!("p50 {:.2}, p99 {:.2} of it", ratio(|l| l.p50), ratio(|l| l.p99)),
+        goal: format!("at most {MOST_HIT_GROWTH} or {LEAST_HIT_GROWTH_MS} ms more"),
+        met: is_alike(|l| l.p50) && is_alike(|l| l.p99),
     }
+}
+
+fn cold(load: &str, turns: &[Turn]) -> Row {
+    let pairs: Vec<_> = turns.iter().map(|turn| (turn.sessions, turn.subject.cold())).collect();
+    let (sessions, cold) = middles(&pairs);
+    let more =
+        |of: fn(&Latencies) -> f64| median(pairs.iter().map(|(one, cold)| of(cold) - of(one)));
+    let (p50, p99) = (more(|l| l.p50), more(|l| l.p99));
+    Row {
+        what: format!("answers that waited for a load, {load}"),
+        reference: format!("session creation: {sessions}"),
+        outhaul: cold.to_string(),
+        worst_ms: Some(cold.max),
+        result: format!("p50 {p50:+.2}, p99 {p99:+.2} ms"),
+        goal: format!("at most +{MOST_COLD_MORE_MS:.0} ms"),
+        met: p50 <= MOST_COLD_MORE_MS && p99 <= MOST_COLD_MORE_MS,
+    }
+}
+
+/// The medians of both sides over the turns, and prints each turn.
+fn middles(pairs: &[(Latencies, Latencies)]) -> (Latencies, Latencies) {
+    for (reference, subject) in pairs {
+        eprintln!("{reference} / {subject}");
+    }
+    let left = Latencies::middle(pairs.iter().map(|pair| pair.0));
+    (left, Latencies::middle(pairs.iter().map(|pair| pair.1)))
 }

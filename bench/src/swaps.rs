@@ -280,25 +280,18 @@ impl Found {
             eprintln!("before: {} / during: {}", before.took, during.took);
             eprintln!("  of which the clients: {} / {}", before.sent, during.sent);
         }
-        let middle = |of: fn(&(Seen, Seen)) -> f64| median(turns.iter().map(of));
-        let ratio = middle(|(before, during)| during.took.p99 / before.took.p99);
+        let ratio = median(turns.iter().map(|(before, during)| during.took.p99 / before.took.p99));
+        let before = Latencies::middle(turns.iter().map(|turn| turn.0.took));
+        let during = Latencies::middle(turns.iter().map(|turn| turn.1.took));
         Row {
             what: "latency before and during the swaps, medians of the turns".to_owned(),
-            reference: format!(
-                "before: p50 {:.2}, p99 {:.2}, p99.9 {:.2} ms",
-                middle(|(before, _)| before.took.p50),
-                middle(|(before, _)| before.took.p99),
-                middle(|(before, _)| before.took.p999)
-            ),
+            reference: format!("before: {before}"),
             outhaul: format!(
-                "during: p50 {:.2}, p99 {:.2}, p99.9 {:.2} ms; p99 {:.2} ms within {} ms of a rename",
-                middle(|(_, during)| during.took.p50),
-                middle(|(_, during)| during.took.p99),
-                middle(|(_, during)| during.took.p999),
+                "during: {during}; p99 {:.2} ms within {} ms of a rename",
                 near.p99,
                 NEAR.as_millis()
             ),
-            worst_ms: Some(turns.iter().map(|(_, during)| during.took.max).fold(0.0, f64::max)),
+            worst_ms: Some(during.max),
             result: format!("p99 {ratio:.2} of it"),
             goal: format!("p99 at most {MOST_P99_GROWTH}"),
             met: ratio <= MOST_P99_GROWTH,

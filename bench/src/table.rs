@@ -53,6 +53,18 @@ impl Latencies {
         let (p50, p99, p999, max) = (quantile(0.5), quantile(0.99), quantile(0.999), quantile(1.0));
         Latencies { count, p50, p99, p999, max }
     }
+
+    /// Returns the medians of several, and the largest of all.
+    pub(crate) fn middle(several: impl Iterator<Item = Latencies> + Clone) -> Self {
+        let middle = |of: fn(Latencies) -> f64| median(several.clone().map(of));
+        Latencies {
+            count: several.clone().map(|each| each.count).sum(),
+            p50: middle(|each| each.p50),
+            p99: middle(|each| each.p99),
+            p999: middle(|each| each.p999),
+            max: several.map(|each| each.max).fold(0.0, f64::max),
+        }
+    }
 }
 
 impl fmt::Display for Latencies {
