@@ -169,6 +169,7 @@ fn check_error(error: &ProtocolError) {
 
 fn answer(outputs: SmallVec<[NamedTensor; 2]>) -> InferResponse {
     InferResponse {
+        tokens: None,
         id: None,
         model: ModelName::new("m").expect("a valid name"),
         version: ModelVersion(1),

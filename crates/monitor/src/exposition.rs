@@ -97,6 +97,14 @@ impl Text {
             ("compute", "In the engine, for the whole batch.", |metrics| &metrics.compute),
             ("split", "Parting the outputs of a batch.", |metrics| &metrics.split),
         ];
+        let transform = ("transform", "Texts, pictures and rows to tensors, and back.");
+        if models.iter().any(|(_, metrics)| metrics.transform.count() > 0) {
+            let name = format!("outhaul_{}_duration_seconds", transform.0);
+            self.family(&name, "histogram", transform.1);
+            for (labels, metrics) in models.iter().filter(|(_, m)| m.transform.count() > 0) {
+                self.histogram(&name, labels, &metrics.transform, Unit::Seconds);
+            }
+        }
         for (stage, help, histogram) in stages {
             let name = format!("outhaul_{stage}_duration_seconds");
             self.family(&name, "histogram", help);

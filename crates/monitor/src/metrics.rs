@@ -15,6 +15,8 @@ pub struct ModelMetrics {
     pub(crate) answered: Histogram,
     /// By kind, in the order of [`ErrorKind::ALL`].
     pub(crate) failed: [Histogram; ErrorKind::ALL.len()],
+    /// Only requests that went through a transform are in it.
+    pub(crate) transform: Histogram,
     pub(crate) queue: Histogram,
     pub(crate) assemble: Histogram,
     pub(crate) compute: Histogram,
@@ -33,6 +35,7 @@ impl Default for ModelMetrics {
         ModelMetrics {
             answered: Histogram::hot(DURATIONS),
             failed: array::from_fn(|_| Histogram::cold(DURATIONS)),
+            transform: Histogram::cold(DURATIONS),
             queue: Histogram::hot(DURATIONS),
             assemble: Histogram::hot(DURATIONS),
             compute: Histogram::hot(DURATIONS),
@@ -59,6 +62,9 @@ impl ModelMetrics {
         match outcome {
             Ok(()) => {
                 self.answered.observe_duration(total);
+                if !timings.transform.is_zero() {
+                    self.transform.observe_duration(timings.transform);
+                }
                 self.queue.observe_duration(timings.queue);
                 self.assemble.observe_duration(timings.assemble);
                 self.compute.observe_duration(timings.compute);
@@ -114,7 +120,22 @@ impl ModelMetrics {
 }
 
 /// The contracts that calls are counted under. Calls of any other name count as the last.
-pub(crate) const CONTRACTS: [&str; 4] = ["oip_rest", "oip_grpc", "admin", "other"];
+pub(crate) const CONTRACTS: [&str; 14] = [
+    "oip_rest",
+    "oip_grpc",
+    "tensorflow_rest",
+    "tensorflow_grpc",
+    "vertex",
+    "sagemaker",
+    "azure",
+    "openai",
+    "rerank",
+    "graphql",
+    "admin",
+    "pages",
+    "repository",
+    "other",
+];
 
 /// How a call ended, in the terms that HTTP and gRPC share.
 pub(crate) const OUTCOMES: [&str; 3] = ["ok", "caller_error", "server_error"];
@@ -153,8 +174,8 @@ impl Default for ServerMetrics {
 impl ServerMetrics {
     /// Counts one answered call.
     ///
-    /// `contract` is one of `oip_rest`, `oip_grpc` and `admin` (health, metrics and pages); any other
-    /// name counts as `other`. `status` is a gRPC code where the contract's name ends in `_grpc`,
+    /// `contract` is one of `CONTRACTS` (`admin`: health, metadata and metrics); any other name counts
+    /// as `other`. `status` is a gRPC code where the contract's name ends in `_grpc`,
     /// else an HTTP status.
     #[allow(clippy::too_many_arguments, reason = "five and self; a struct would only rename them")]
     pub fn record_call(

@@ -228,6 +228,7 @@ fn attributes(request: &RequestSpan<'_>) -> Vec<KeyValue> {
     if let Some(timings) = request.timings {
         let seconds = |name, duration: Duration| KeyValue::new(name, duration.as_secs_f64());
         attributes.extend([
+            seconds("outhaul.transform_seconds", timings.transform),
             seconds("outhaul.queue_seconds", timings.queue),
             seconds("outhaul.assemble_seconds", timings.assemble),
             seconds("outhaul.compute_seconds", timings.compute),

@@ -7,6 +7,7 @@ use outhaul_engine::LoadOptions;
 use outhaul_monitor::Monitor;
 use outhaul_repository::{LoadFailure, LoadOrder, Loaded, Loader};
 use outhaul_router::{ModelDescription, ServedVersion, VersionPlan};
+use outhaul_transform::Transform;
 use outhaul_types::{EngineChoice, ModelManifest, ModelName, ModelVersion, error_chain};
 
 use crate::engines::Engines;
@@ -90,12 +91,16 @@ impl OnnxLoader {
         }
         let declared = outhaul_router::Declared::apply(&onnx.signature, manifest);
         let declared = declared.map_err(|error| failed(&error))?;
+        let transform = Transform::build(&manifest.transform, &declared.outer);
+        let transform = transform.map_err(|error| failed(&error))?;
+        let outer = transform.as_ref().map_or(&declared.outer, Transform::outer);
         if let Some(in_service) = in_service.as_ref().filter(|_| !manifest.loading.allow_breaking) {
-            let breaks = in_service.signature.breaks(&declared.outer);
+            let breaks = in_service.signature.breaks(outer);
             if !breaks.is_empty() {
                 return Err(LoadFailure::Refused(would_break(in_service, &breaks)));
             }
         }
+        let sample = sample(manifest).map_err(LoadFailure::Failed)?;
         let (rows, cost_follows_size) = (onnx.row_independence(), onnx.cost_follows_size());
         let threads = manifest.instances.threads;
         let options = LoadOptions { threads, thread_bytes: self.meter.thread_bytes() };
@@ -111,6 +116,8 @@ impl OnnxLoader {
             version: *version,
             signature: onnx.signature,
             declared,
+            transform,
+            sample,
             rows,
             cost_follows_size,
             manifest: ModelManifest::clone(manifest),
@@ -120,6 +127,19 @@ impl OnnxLoader {
         };
         plan.warm_up().map_err(|error| failed(&error))?;
         Ok(plan)
+    }
+}
+
+/// Reads the rows to try a model with, where there are any.
+fn sample(manifest: &ModelManifest) -> Result<Option<Arc<str>>, String> {
+    let Some(path) = &manifest.sample else { return Ok(None) };
+    let place = path.display();
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| format!("the sample {place} cannot be read: {error}"))?;
+    match serde_json::from_str(&text) {
+        Ok(serde_json::Value::Array(rows)) if !rows.is_empty() => Ok(Some(text.into())),
+        Ok(_) => Err(format!("the sample {place} is no JSON list of rows")),
+        Err(error) => Err(format!("the sample {place} is no JSON: {error}")),
     }
 }
 

@@ -37,6 +37,7 @@ fn main() {
         outputs: [tensor("label", label), tensor("probabilities", probabilities)]
             .into_iter()
             .collect(),
+        tokens: None,
         timings: Timings {
             load: Duration::ZERO,
             queue: Duration::from_nanos(1_234),

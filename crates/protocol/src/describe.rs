@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use outhaul_types::{Label, ModelSignature, ModelVersion};
+use outhaul_types::{Interface, Label, ModelSignature, ModelVersion};
 
 /// What the server is.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +14,19 @@ pub struct ServerMetadata<'a> {
     pub version: &'a str,
     /// The protocol's extensions that are served.
     pub extensions: &'a [&'a str],
+}
+
+/// What codecs of rows may know of a model version.
+#[derive(Clone, Copy, Debug)]
+pub struct Schema<'a> {
+    /// The model's name.
+    pub name: &'a str,
+    /// The version that answers.
+    pub version: ModelVersion,
+    /// What callers send and get.
+    pub signature: &'a ModelSignature,
+    /// What that means.
+    pub interface: &'a Interface,
 }
 
 /// What a model is.

@@ -20,6 +20,7 @@ pub mod oip;
 mod raw;
 mod repository;
 
+pub use describe::Schema;
 pub use error::{FieldProblem, ProtocolError, TensorProblem, http_status};
 pub use limits::DecodeLimits;
 pub use repository::LoadRequest;

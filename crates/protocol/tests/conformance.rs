@@ -121,6 +121,7 @@ fn there_and_back(outputs: &[NamedTensor], binary_by_default: bool) -> Vec<Named
         model: ModelName::new("m").unwrap(),
         version: ModelVersion(1),
         outputs: outputs.iter().cloned().collect(),
+        tokens: None,
         timings: Timings::default(),
     };
     let format = OutputFormat { binary_by_default, ..OutputFormat::default() };

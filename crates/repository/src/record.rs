@@ -27,7 +27,7 @@ pub(crate) enum Asked {
 
 /// One content of a version with what is declared of it: a change of either is a new edition, which
 /// is loaded anew.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Edition {
     pub(crate) identity: Identity,
     pub(crate) manifest: Arc<ModelManifest>,

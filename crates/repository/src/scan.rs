@@ -49,7 +49,7 @@ pub struct Scan {
 }
 
 /// One model.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ModelFolder {
     /// Its name.
     pub name: ModelName,

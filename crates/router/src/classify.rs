@@ -5,11 +5,13 @@ use std::cmp::Ordering;
 use outhaul_types::{Classification, DataType, Element, Shape, Strings, Tensor};
 
 /// Returns the `count` highest elements of each row as `BYTES [batch, count]` of `value:index`,
-/// highest first, as Triton's classification extension writes them. A tensor of one dimension is
+/// highest first, as Triton's classification extension writes them; `value:index:label` where the
+/// columns are `labels`. A tensor of one dimension is
 /// one row and gives `[count]`. NaN ranks below every number; equal values rank by index.
 pub(crate) fn top_classes(
     tensor: &Tensor,
     classification: Classification,
+    labels: Option<&[String]>,
 ) -> Result<Tensor, String> {
     let Some(&columns) = tensor.shape().last() else {
         return Err("it is a scalar".to_owned());
@@ -34,7 +36,16 @@ pub(crate) fn top_classes(
         DataType::Int64 => highest(tensor, count, |value: i64| value.to_string()),
         DataType::Bool | DataType::Bytes => None,
     };
-    let texts = texts.ok_or_else(|| format!("{} elements have no rank", tensor.data_type()))?;
+    let mut texts = texts.ok_or_else(|| format!("{} elements have no rank", tensor.data_type()))?;
+    if let Some(labels) = labels.filter(|labels| labels.len() == columns) {
+        for text in &mut texts {
+            let index = text.rsplit(':').next().and_then(|index| index.parse::<usize>().ok());
+            if let Some(label) = index.and_then(|index| labels.get(index)) {
+                text.push(':');
+                text.push_str(label);
+            }
+        }
+    }
     let mut dimensions = tensor.shape().to_vec();
     if let Some(last) = dimensions.last_mut() {
         *last = count;
@@ -76,15 +87,30 @@ mod tests {
     }
 
     fn texts(tensor: &Tensor, count: usize) -> Vec<String> {
-        in_order(&top_classes(tensor, Classification { count }).unwrap())
+        in_order(&top_classes(tensor, Classification { count }, None).unwrap())
     }
 
     #[test]
     fn the_highest_come_first_in_each_row() {
         let tensor = Tensor::from_vec([2, 3], vec![0.25_f32, 0.5, 0.25, f32::NAN, -1.0, -2.0]);
-        let classes = top_classes(&tensor.unwrap(), Classification { count: 2 }).unwrap();
+        let classes = top_classes(&tensor.unwrap(), Classification { count: 2 }, None).unwrap();
         assert_eq!(classes.shape(), &Shape::from([2, 2]));
         assert_eq!(in_order(&classes), ["0.500000:1", "0.250000:0", "-1.000000:1", "-2.000000:2"]);
+    }
+
+    #[test]
+    fn labels_follow_the_index() {
+        let labels = ["no".to_owned(), "yes: surely".to_owned()];
+        let tensor = Tensor::from_vec([1, 2], vec![0.25_f32, 0.75]).unwrap();
+        let classes = |labels: &[String]| {
+            in_order(&top_classes(&tensor, Classification { count: 2 }, Some(labels)).unwrap())
+        };
+        assert_eq!(classes(&labels), ["0.750000:1:yes: surely", "0.250000:0:no"]);
+        assert_eq!(
+            classes(&labels[..1]),
+            ["0.750000:1", "0.250000:0"],
+            "these are of something else"
+        );
     }
 
     #[test]
@@ -105,10 +131,10 @@ mod tests {
     fn what_has_no_rank_is_refused() {
         let count = Classification { count: 1 };
         let scalar = Tensor::from_vec(Shape::new([]), vec![1_f32]).unwrap();
-        assert!(top_classes(&scalar, count).is_err());
+        assert!(top_classes(&scalar, count, None).is_err());
         let truths = Tensor::from_bools([1], [true]).unwrap();
-        assert!(top_classes(&truths, count).is_err());
+        assert!(top_classes(&truths, count, None).is_err());
         let empty = Tensor::from_vec([0, 3], Vec::<f32>::new()).unwrap();
-        assert_eq!(top_classes(&empty, count).unwrap().shape(), &Shape::from([0, 1]));
+        assert_eq!(top_classes(&empty, count, None).unwrap().shape(), &Shape::from([0, 1]));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use outhaul_onnx::RowIndependence;
 use outhaul_repository::{ModelEntry, VersionEntry, VersionState};
-use outhaul_types::{BatchingSpec, Label, ModelName, ModelSignature, ModelVersion};
+use outhaul_types::{BatchingSpec, Interface, Label, ModelName, ModelSignature, ModelVersion};
 
 use crate::Served;
 
@@ -16,8 +16,10 @@ pub struct ModelDescription {
     pub name: ModelName,
     /// Its number.
     pub version: ModelVersion,
-    /// What it takes and gives.
+    /// What it takes and gives, as callers see it.
     pub signature: ModelSignature,
+    /// What that means, and the model's own tensors where a transform stands between.
+    pub interface: Interface,
     /// The engine that runs it, such as `onnxruntime`.
     pub engine: &'static str,
     /// Why this engine was chosen.

@@ -3,7 +3,8 @@
 use crate::declared::ReshapeError;
 use outhaul_repository::{AskError, Unresolved};
 use outhaul_scheduler::{BadPriority, QueueError};
-use outhaul_types::{BindError, Classify, ErrorKind, Label, ModelVersion, Name};
+use outhaul_transform::TransformError;
+use outhaul_types::{BindError, Classify, ErrorKind, Label, ModelVersion, Name, TensorError};
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +68,21 @@ pub enum RouterError {
     /// The model has no such level of priority.
     #[error(transparent)]
     BadPriority(#[from] BadPriority),
+    /// What was sent cannot be turned into the model's tensors.
+    #[error(transparent)]
+    Transform(#[from] TransformError),
+    /// Too many requests wait to be turned into tensors.
+    #[error("{waiting} requests wait to be prepared")]
+    PreparingFull {
+        /// How many wait.
+        waiting: usize,
+    },
+    /// A transform has a mistake.
+    #[error("preparing the request failed")]
+    PreparingPanicked,
+    /// The rows of a request gave tensors that cannot be put together.
+    #[error("the model's outputs for the rows of this request do not fit together")]
+    Parts(#[source] TensorError),
     /// A tensor cannot take the shape that is declared.
     #[error(transparent)]
     Reshape(#[from] ReshapeError),
@@ -117,6 +133,10 @@ impl Classify for RouterError {
             | RouterError::TooManyRows { .. }
             | RouterError::BadPriority(_)
             | RouterError::NotClassifiable { .. } => ErrorKind::InvalidInput,
+            RouterError::Transform(error) => error.kind(),
+            RouterError::PreparingFull { .. } => ErrorKind::Overloaded,
+            RouterError::PreparingPanicked => ErrorKind::Internal,
+            RouterError::Parts(_) => ErrorKind::EngineFailed,
             RouterError::Reshape(error) => error.kind(),
             RouterError::Queue(error) => error.kind(),
         }

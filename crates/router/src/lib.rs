@@ -14,7 +14,9 @@ mod classify;
 mod declared;
 mod describe;
 mod error;
+mod preparing;
 mod served;
+mod transformed;
 mod warmup;
 
 use std::sync::Arc;
@@ -64,12 +66,20 @@ pub struct Router {
     repository: Option<Handle>,
     /// Whether everything was loaded once. Models that come later do not take it back.
     was_ready: AtomicBool,
+    /// Where texts, pictures and rows become tensors.
+    preparing: preparing::Preparing,
 }
 
 impl Router {
     /// Makes a router over the versions that `catalog` publishes.
     pub fn new(catalog: Arc<Catalog<Served>>, monitor: Arc<Monitor>) -> Self {
-        Router { catalog, monitor, repository: None, was_ready: AtomicBool::new(false) }
+        Router {
+            catalog,
+            monitor,
+            repository: None,
+            was_ready: AtomicBool::new(false),
+            preparing: preparing::Preparing::default(),
+        }
     }
 
     /// Returns the router with the repository that fills its catalog: it can load what sleeps.
@@ -133,6 +143,9 @@ impl Router {
         context: &RequestContext,
         started: Instant,
     ) -> Result<(InferResponse, usize), RouterError> {
+        if served.transform().is_some() {
+            return self.infer_transformed(served, request, context, started).await;
+        }
         let signature = served.signature();
         let selected =
             signature.select_outputs(request.outputs.iter().map(|output| &output.name))?;
@@ -142,14 +155,7 @@ impl Router {
             let (rows, most) = (share.rows(), served.max_request_rows());
             return Err(RouterError::TooManyRows { rows, most });
         }
-        let levels = served.queue().levels();
-        let level = levels.level(asked_priority(&request.parameters)?)?;
-        let own = Deadline::after(started, served.timeout());
-        let asked = match levels.allows_override(level) {
-            true => asked_deadline(&request.parameters, context, started)?,
-            false => context.deadline,
-        };
-        let admission = Admission { deadline: Deadline::earlier(own, asked), level };
+        let admission = admission(served, &request.parameters, context, started)?;
         let answer = served.queue().infer(inputs, share, admission).await?;
         let outputs = served.reshapes().outward(answer.outputs)?;
         let outputs = name_outputs(served, &selected, outputs, &request.outputs)?;
@@ -159,6 +165,7 @@ impl Router {
             version: served.description().version,
             outputs,
             timings: answer.timings,
+            tokens: None,
         };
         Ok((response, share.rows()))
     }
@@ -353,6 +360,23 @@ impl Router {
     }
 }
 
+/// Under what terms a request waits for an instance.
+fn admission(
+    served: &ServedVersion,
+    parameters: &Parameters,
+    context: &RequestContext,
+    started: Instant,
+) -> Result<Admission, RouterError> {
+    let levels = served.queue().levels();
+    let level = levels.level(asked_priority(parameters)?)?;
+    let own = Deadline::after(started, served.timeout());
+    let asked = match levels.allows_override(level) {
+        true => asked_deadline(parameters, context, started)?,
+        false => context.deadline,
+    };
+    Ok(Admission { deadline: Deadline::earlier(own, asked), level })
+}
+
 fn unknown(model: &str) -> RouterError {
     RouterError::UnknownModel { model: model.into() }
 }
@@ -426,7 +450,7 @@ fn name_outputs(
         let tensor = &outputs[index];
         let tensor = match requested.get(position).and_then(|output| output.classification) {
             None => tensor.clone(),
-            Some(classification) => classify::top_classes(tensor, classification)
+            Some(classification) => classify::top_classes(tensor, classification, None)
                 .map_err(|reason| RouterError::NotClassifiable { name: name.clone(), reason })?,
         };
         named.push(NamedTensor { name, tensor });

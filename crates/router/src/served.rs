@@ -8,8 +8,10 @@ use outhaul_engine::LoadedModel;
 use outhaul_monitor::{ModelMetrics, Monitor};
 use outhaul_onnx::RowIndependence;
 use outhaul_scheduler::{Levels, ModelQueue, QueueConfig, Rule, Share};
+use outhaul_transform::Transform;
 use outhaul_types::{
-    BindError, BoundInputs, InstanceCount, ModelManifest, ModelName, ModelSignature, ModelVersion,
+    BindError, BoundInputs, InstanceCount, Interface, ModelManifest, ModelName, ModelSignature,
+    ModelVersion,
 };
 
 use crate::declared::{Declared, Reshapes};
@@ -24,8 +26,12 @@ pub struct VersionPlan {
     pub version: ModelVersion,
     /// What its file says of its inputs and outputs.
     pub signature: ModelSignature,
-    /// What callers see of them.
+    /// What callers who send the model's own tensors see of them.
     pub declared: Declared,
+    /// What stands between callers and these tensors; `None` where tensors go straight through.
+    pub transform: Option<Transform>,
+    /// Rows to try the model with: a JSON list of objects by input name.
+    pub sample: Option<Arc<str>>,
     /// What its graph does to rows.
     pub rows: RowIndependence,
     /// Whether the cost of a run follows from the size of its inputs.
@@ -72,6 +78,25 @@ impl VersionPlan {
 #[error("the operating system refused a thread")]
 pub struct StartError(#[from] std::io::Error);
 
+/// What stands between callers and a model's tensors.
+pub(crate) struct Transformed {
+    pub(crate) transform: Arc<Transform>,
+    /// The model's own tensors, as callers may send them.
+    pub(crate) inner: ModelSignature,
+    /// The same, where inputs that the transform can fill in may be left out.
+    pub(crate) lenient: ModelSignature,
+}
+
+impl Transformed {
+    fn new(transform: Transform, inner: ModelSignature) -> Self {
+        let mut lenient = inner.clone();
+        for (index, input) in lenient.inputs.iter_mut().enumerate() {
+            input.optional |= transform.fills_in(index);
+        }
+        Transformed { transform: Arc::new(transform), inner, lenient }
+    }
+}
+
 /// A version that answers. Dropping it lets its instances finish what waits.
 pub struct ServedVersion {
     description: Arc<ModelDescription>,
@@ -82,6 +107,8 @@ pub struct ServedVersion {
     /// What the model itself takes and gives; requests are batched by it.
     inner: ModelSignature,
     reshapes: Reshapes,
+    transform: Option<Transformed>,
+    capacity: usize,
 }
 
 impl ServedVersion {
@@ -107,6 +134,15 @@ impl ServedVersion {
             levels: Levels::declared(&plan.manifest.queue),
         };
         let metrics = monitor.model(&plan.name, plan.version);
+        let capacity = config.capacity;
+        let (signature, mut interface) = match &plan.transform {
+            Some(transform) => (transform.outer().clone(), transform.interface().clone()),
+            None => {
+                let interface = Interface::of_tensors(&plan.declared.outer);
+                (plan.declared.outer.clone(), interface)
+            }
+        };
+        interface.sample = plan.sample;
         let max_request_rows = plan.manifest.batching.max_request_rows;
         let description = ModelDescription {
             engine: plan.model.engine(),
@@ -118,8 +154,11 @@ impl ServedVersion {
             threads: plan.manifest.instances.threads.get(),
             name: plan.name,
             version: plan.version,
-            signature: plan.declared.outer,
+            signature,
+            interface,
         };
+        let inner = plan.declared.outer;
+        let transform = plan.transform.map(|transform| Transformed::new(transform, inner));
         let queue =
             ModelQueue::spawn(description.name.as_str(), plan.model, config, Arc::clone(&metrics))?;
         Ok(ServedVersion {
@@ -130,6 +169,8 @@ impl ServedVersion {
             max_request_rows: max_request_rows.map_or(usize::MAX, NonZeroUsize::get),
             inner: plan.signature,
             reshapes: plan.declared.reshapes,
+            transform,
+            capacity,
         })
     }
 
@@ -141,6 +182,16 @@ impl ServedVersion {
     /// Returns what it takes from callers and gives them.
     pub fn signature(&self) -> &ModelSignature {
         &self.description.signature
+    }
+
+    /// What stands between callers and the model's tensors.
+    pub(crate) fn transform(&self) -> Option<&Transformed> {
+        self.transform.as_ref()
+    }
+
+    /// How many requests may wait.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
     }
 
     /// The changes of shape between callers and the model.
@@ -226,6 +277,8 @@ mod tests {
             signature,
             rows,
             cost_follows_size: true,
+            transform: None,
+            sample: None,
             manifest: ModelManifest::default(),
             model: Arc::new(NeverRun),
             engine_reason: String::new(),

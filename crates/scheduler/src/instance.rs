@@ -3,7 +3,7 @@
 use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, PoisonError};
 use std::thread::{Builder, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use outhaul_engine::Session;
 use outhaul_types::{BoundInputs, Tensors, Timings};
@@ -125,7 +125,7 @@ fn answer_all(shared: &Shared, started: Instant, batch: Vec<Work>, done: (BatchR
     for (work, outputs) in batch.into_iter().zip(parts) {
         let queue = started.saturating_duration_since(work.enqueued);
         let (assemble, compute) = (run.assemble, run.compute);
-        let timings = Timings { load: Duration::ZERO, queue, assemble, compute, split, batch_rows };
+        let timings = Timings { queue, assemble, compute, split, batch_rows, ..Timings::default() };
         let _ = work.answer.send(Ok(Answer { outputs, timings }));
     }
 }

@@ -11,15 +11,18 @@
 
 mod data_type;
 mod error;
+mod interface;
 mod manifest;
 mod model;
 mod request;
 mod shape;
 mod signature;
 mod tensor;
+mod transform;
 
 pub use data_type::{DataType, Element, UnknownDataType};
 pub use error::{Classify, ErrorKind, error_chain};
+pub use interface::{Content, Field, Interface, Task};
 pub use manifest::{
     BatchingSpec, EngineChoice, Fill, InstanceCount, InstancesSpec, LevelSpec, LimitsSpec,
     LoadingSpec, ModelManifest, TensorDeclaration, VersionPolicy, WarmupInput, WarmupRequest,
@@ -32,6 +35,13 @@ pub use request::{
 pub use shape::{Dimension, Shape, ShapePattern};
 pub use signature::{BindError, BoundInputs, ModelSignature, TensorSpec};
 pub use tensor::{Strings, Tensor, TensorData, TensorError};
+pub use transform::{
+    Activation, Aggregation, CategoryEncoding, Channels, ClassificationOutput, Column, ColumnKind,
+    DateUnit, EmbeddingOutput, FillMaskOutput, ImageInput, ImageLayout, InputTransform, Labels,
+    Missing, OutputTransform, Pooling, RegressionOutput, RerankOutput, Resize, ResizeFilter,
+    RowsInput, TensorsOutput, TextInput, TokenClassificationOutput, TransformSpec, Truncation,
+    UnknownCategory,
+};
 
 /// A short name of a tensor, kept inline up to 24 bytes.
 pub type Name = compact_str::CompactString;

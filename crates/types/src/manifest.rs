@@ -5,10 +5,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::{DataType, Label, ModelVersion, Name, Shape, ShapePattern};
+use crate::{DataType, Label, ModelVersion, Name, Shape, ShapePattern, TransformSpec};
 
 /// The declarations of one model. Every field has a default, so no file at all is a valid manifest.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelManifest {
     /// The library that runs the model.
     pub engine: EngineChoice,
@@ -32,6 +32,11 @@ pub struct ModelManifest {
     pub inputs: Vec<TensorDeclaration>,
     /// What is declared of outputs, by name.
     pub outputs: Vec<TensorDeclaration>,
+    /// What stands between callers and the model's tensors.
+    pub transform: TransformSpec,
+    /// A file with rows to try the model with: a JSON list of objects by input name. Default: the
+    /// `sample.json` beside the model, where there is one.
+    pub sample: Option<PathBuf>,
 }
 
 /// Which of the versions found are served.

@@ -160,6 +160,8 @@ fn hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 pub struct Timings {
     /// Waiting for the model to be loaded; zero where it was in memory.
     pub load: Duration,
+    /// Turning what came into the model's tensors, and the model's tensors into the answer.
+    pub transform: Duration,
     /// Waiting for an instance.
     pub queue: Duration,
     /// Joining the requests of a batch.
@@ -185,6 +187,8 @@ pub struct InferResponse {
     pub outputs: SmallVec<[NamedTensor; 2]>,
     /// How the time was spent.
     pub timings: Timings,
+    /// The tokens that the request's texts were turned into; `None` where it had no texts.
+    pub tokens: Option<usize>,
 }
 
 impl InferResponse {

@@ -58,6 +58,8 @@ fn time_split(timings: &Timings) -> BTreeMap<String, InferParameter> {
     let rows = i64::try_from(timings.batch_rows).unwrap_or(i64::MAX);
     // Only where it was waited for: most models are in memory.
     let load = (!timings.load.is_zero()).then(|| ("load_us", micros(timings.load)));
+    let transform = timings.transform;
+    let transform = (!transform.is_zero()).then(|| ("transform_us", micros(transform)));
     [
         ("assemble_us", micros(timings.assemble)),
         ("batch_rows", rows),
@@ -67,6 +69,7 @@ fn time_split(timings: &Timings) -> BTreeMap<String, InferParameter> {
     ]
     .into_iter()
     .chain(load)
+    .chain(transform)
     .map(|(name, value)| {
         let parameter_choice = Some(ParameterChoice::Int64Param(value));
         (name.to_owned(), InferParameter { parameter_choice })

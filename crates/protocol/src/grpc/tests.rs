@@ -386,6 +386,7 @@ fn an_answer_is_written_as_raw_contents() {
             named("scores", scores),
             named("words", Tensor::from_strings([2], strings).unwrap()),
         ],
+        tokens: None,
         timings: Timings {
             load: Duration::ZERO,
             queue: Duration::from_micros(10),

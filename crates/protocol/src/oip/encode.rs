@@ -221,6 +221,11 @@ fn write_timings(out: &mut Vec<u8>, timings: &Timings) {
         write_microseconds(out, timings.load);
         out.push(b',');
     }
+    if !timings.transform.is_zero() {
+        out.extend_from_slice(b"\"transform_us\":");
+        write_microseconds(out, timings.transform);
+        out.push(b',');
+    }
     out.extend_from_slice(b"\"queue_us\":");
     write_microseconds(out, timings.queue);
     out.extend_from_slice(b",\"assemble_us\":");

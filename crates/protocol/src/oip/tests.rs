@@ -47,6 +47,7 @@ fn response(outputs: Vec<NamedTensor>) -> InferResponse {
         model: ModelName::new("m").unwrap(),
         version: ModelVersion(1),
         outputs: outputs.into(),
+        tokens: None,
         timings: Timings::default(),
     }
 }

@@ -20,7 +20,7 @@ use outhaul_types::{ModelManifest, ModelName};
 use crate::Problem;
 
 /// What a foreign folder declares of one model.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Foreign {
     /// The name that it gives the model; the folder's where `None`.
     pub name: Option<ModelName>,

@@ -44,7 +44,7 @@ const DECISIONS: &[Row] = &[
 ];
 
 /// One model of a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Listed {
     /// The folder that holds the folders of its versions.
     pub folder: PathBuf,

@@ -133,10 +133,15 @@ impl Failure {
     /// Writes it in the contract's form.
     pub(crate) fn into_answer(self) -> Answer {
         let mut answer = json(self.status, oip::error_body(&self.message));
+        self.put_header(&mut answer);
+        answer
+    }
+
+    /// Puts the header that belongs to the failure, where there is one, into its answer.
+    pub(crate) fn put_header(self, answer: &mut Answer) {
         if let Some((name, value)) = self.header {
             answer.headers_mut().insert(name, value);
         }
-        answer
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use outhaul_types::Name;
+
 /// How the HTTP listener behaves.
 ///
 /// A head holds at most 100 header fields over HTTP/1.1; that is hyper's own limit.
@@ -40,6 +42,9 @@ pub struct HttpConfig {
     /// Answers from this size on are compressed where the client accepts it. Default: 1 KiB.
     /// Lowering it costs processor time, raising it bandwidth.
     pub min_compressed_bytes: usize,
+    /// The model of calls that name none: `/invocations`, `/score` and the like. Default: the only
+    /// model, where there is one only.
+    pub default_model: Option<Name>,
 }
 
 impl Default for HttpConfig {
@@ -56,6 +61,7 @@ impl Default for HttpConfig {
             max_streams: 256,
             request_timeout: None,
             min_compressed_bytes: 1 << 10,
+            default_model: None,
         }
     }
 }

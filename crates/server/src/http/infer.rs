@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body::Body;
 use outhaul_monitor::trace::SpanStatus;
 use outhaul_protocol::oip::{self, DecodedInfer, EncodedInfer, Target};
-use outhaul_types::{Classify, InferResponse, Name, Timings};
+use outhaul_types::{Classify, InferResponse, Name, Timings, TraceParent};
 
 use super::Shared;
 use super::answer::{Answer, Failure, Interrupted, json};
@@ -27,7 +27,7 @@ pub(super) const CONTRACT: &str = "oip_rest";
 
 /// Bytes whose decoding or encoding takes so long (half a millisecond and more) that it leaves the
 /// threads that serve connections.
-const HEAVY: usize = 256 << 10;
+pub(super) const HEAVY: usize = 256 << 10;
 
 /// Bytes of binary data that cost as much as one of JSON. Most are shared without being looked at, but
 /// lengths of strings have to be walked.
@@ -39,27 +39,51 @@ const CLIENT_GONE: u16 = 499;
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// What is known of a request when its answer is ready, for metrics, logs and traces.
-struct Seen {
-    started: Instant,
-    id: Name,
-    model: Name,
-    request_bytes: usize,
-    version: Option<u64>,
-    timings: Option<Timings>,
+pub(super) struct Seen {
+    pub(super) contract: &'static str,
+    route: &'static str,
+    pub(super) started: Instant,
+    pub(super) id: Name,
+    pub(super) model: Name,
+    pub(super) request_bytes: usize,
+    pub(super) version: Option<u64>,
+    pub(super) timings: Option<Timings>,
+}
+
+impl Seen {
+    pub(super) fn new(contract: &'static str, route: &'static str, id: Name) -> Self {
+        Seen {
+            contract,
+            route,
+            started: Instant::now(),
+            id,
+            model: Name::default(),
+            request_bytes: 0,
+            version: None,
+            timings: None,
+        }
+    }
 }
 
 /// Counts a request that was given up, unless it was answered.
-struct Unanswered<'a> {
+pub(super) struct Unanswered<'a> {
     app: &'a App,
+    contract: &'static str,
     started: Instant,
-    answered: bool,
+    pub(super) answered: bool,
+}
+
+impl<'a> Unanswered<'a> {
+    pub(super) fn new(app: &'a App, contract: &'static str, started: Instant) -> Self {
+        Unanswered { app, contract, started, answered: false }
+    }
 }
 
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
         if !self.answered {
             let total = self.started.elapsed();
-            self.app.server_metrics().record_call(CONTRACT, CLIENT_GONE, total, 0, 0);
+            self.app.server_metrics().record_call(self.contract, CLIENT_GONE, total, 0, 0);
         }
     }
 }
@@ -76,22 +100,16 @@ where
     let app = &*shared.app;
     let (head, body) = request.into_parts();
     let (id, id_header) = headers::request_id(&head.headers, app);
-    let mut seen = Seen {
-        started: Instant::now(),
-        id,
-        model: target.as_ref().map(|target| target.model.clone()).unwrap_or_default(),
-        request_bytes: 0,
-        version: None,
-        timings: None,
-    };
-    let mut unanswered = Unanswered { app, started: seen.started, answered: false };
+    let mut seen = Seen::new(CONTRACT, "POST /v2/models/{model}/infer", id);
+    seen.model = target.as_ref().map(|target| target.model.clone()).unwrap_or_default();
+    let mut unanswered = Unanswered::new(app, CONTRACT, seen.started);
     let answer = predict(shared, target, &head.headers, body, &mut seen).await;
     unanswered.answered = true;
     let mut answer = answer.unwrap_or_else(Failure::into_answer);
     answer.headers_mut().insert(headers::REQUEST_ID, id_header);
     let status = answer.status().as_u16();
     let sent = answer.body().known_length();
-    tell(app, &seen, &head.headers, status, sent);
+    tell(app, &seen, headers::trace(&head.headers), SpanStatus::Http(status), sent);
     answer
 }
 
@@ -138,7 +156,7 @@ where
         .router()
         .infer(request, &context)
         .await
-        .map_err(|error| failure(app, &seen.id, &error))?;
+        .map_err(|error| failure(app, CONTRACT, &seen.id, &error))?;
     seen.version = Some(response.version.0);
     seen.timings = Some(response.timings);
 
@@ -150,9 +168,14 @@ where
 }
 
 /// Returns the failure for the client, having logged it where the caller is not to blame.
-pub(super) fn failure(app: &App, id: &str, error: &impl Classify) -> Failure {
+pub(super) fn failure(
+    app: &App,
+    contract: &'static str,
+    id: &str,
+    error: &impl Classify,
+) -> Failure {
     if error.kind().is_ours() {
-        app.log_failure(CONTRACT, id, error);
+        app.log_failure(contract, id, error);
     }
     Failure::of(error)
 }
@@ -229,25 +252,33 @@ pub(super) async fn off_thread<T: Send + 'static>(
         return Ok(work());
     }
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|source| failure(app, id, &Interrupted { what, source }))
+    done.map_err(|source| failure(app, CONTRACT, id, &Interrupted { what, source }))
 }
 
-fn output_bytes(response: &InferResponse) -> usize {
+pub(super) fn output_bytes(response: &InferResponse) -> usize {
     response.outputs.iter().map(|output| output.tensor.byte_size()).sum()
 }
 
-fn tell(app: &App, seen: &Seen, head: &HeaderMap, status: u16, sent: usize) {
+/// Tells metrics, logs and traces of an answer.
+pub(super) fn tell(
+    app: &App,
+    seen: &Seen,
+    parent: Option<TraceParent>,
+    status: SpanStatus,
+    sent: usize,
+) {
     let total = seen.started.elapsed();
-    app.server_metrics().record_call(CONTRACT, status, total, seen.request_bytes, sent);
+    let (SpanStatus::Http(code) | SpanStatus::Grpc(code)) = status;
+    app.server_metrics().record_call(seen.contract, code, total, seen.request_bytes, sent);
     if Answered::is_wanted(app) {
         let answered = Answered {
-            contract: CONTRACT,
-            route: "POST /v2/models/{model}/infer",
+            contract: seen.contract,
+            route: seen.route,
             request_id: &seen.id,
             model: &seen.model,
             version: seen.version,
-            parent: headers::trace(head),
-            status: SpanStatus::Http(status),
+            parent,
+            status,
             request_bytes: seen.request_bytes,
             response_bytes: sent,
             total,

@@ -25,16 +25,25 @@
 //! predictions from the rest, `infer` answers them; `routes` answers the rest.
 
 mod answer;
+mod azure;
 mod body;
 mod coding;
 mod config;
 mod connection;
+mod exchange;
+mod graphql;
 mod headers;
 mod infer;
+mod openai;
+mod openapi;
 mod page;
+mod pages;
 mod repository;
 mod routes;
+mod sagemaker;
 mod service;
+mod tensorflow;
+mod vertex;
 mod watch;
 
 use std::future::Future;

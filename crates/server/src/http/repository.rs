@@ -39,7 +39,7 @@ pub(super) async fn load(
     let decoded = off_thread(&shared.app, &asked.id, bytes, "decoding", decode).await?;
     let LoadRequest { version } = decoded.map_err(|error| Failure::of(&error))?;
     let loaded = shared.app.router().load(&target.model, version).await;
-    loaded.map_err(|error| failure(&shared.app, &asked.id, &error))?;
+    loaded.map_err(|error| failure(&shared.app, "repository", &asked.id, &error))?;
     Ok(done())
 }
 
@@ -53,7 +53,7 @@ pub(super) async fn unload(
     let body = read(&shared, &asked, request, LONGEST_QUESTION).await?;
     oip::decode_unload(&body).map_err(|error| Failure::of(&error))?;
     let unloaded = shared.app.router().unload(&target.model).await;
-    unloaded.map_err(|error| failure(&shared.app, &asked.id, &error))?;
+    unloaded.map_err(|error| failure(&shared.app, "repository", &asked.id, &error))?;
     Ok(done())
 }
 

@@ -20,7 +20,10 @@ use outhaul_types::{Classify, Deadline, ErrorKind, Name, VersionChoice};
 
 use super::answer::{Answer, Failure, json};
 use super::infer::{failure, infer, pack};
-use super::{Shared, coding, headers, page, repository};
+use super::{
+    Shared, azure, coding, graphql, headers, openai, openapi, page, pages, repository, sagemaker,
+    tensorflow, vertex,
+};
 use crate::describe::{SERVER, config, platform, properties, statistics, versions};
 
 pub(super) type App = State<Arc<Shared>>;
@@ -54,6 +57,14 @@ pub(super) fn routes(shared: Arc<Shared>) -> axum::Router {
         .route("/v2/repository/models/{model}/unload", post(repository::unload))
         .merge(model)
         .merge(predictions)
+        .merge(azure::routes())
+        .merge(graphql::routes())
+        .merge(openai::routes())
+        .merge(openapi::routes())
+        .merge(pages::routes())
+        .merge(sagemaker::routes())
+        .merge(tensorflow::routes())
+        .merge(vertex::routes())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), observe))
@@ -62,7 +73,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> axum::Router {
 
 /// Marks an answer that has been counted, named and compressed.
 #[derive(Clone)]
-struct Told;
+pub(super) struct Told;
 
 /// Counts, names and compresses the answers that are no predictions; those tell of themselves.
 async fn observe(State(shared): App, mut request: Request, next: Next) -> Response {
@@ -250,7 +261,7 @@ async fn describe(
     asked: &Asked,
 ) -> Result<Arc<ModelDescription>, Failure> {
     let described = shared.app.router().describe(&target.model, &target.version, asked.deadline);
-    described.await.map_err(|error| failure(&shared.app, &asked.id, &error))
+    described.await.map_err(|error| failure(&shared.app, "admin", &asked.id, &error))
 }
 
 async fn metadata(State(shared): App, TargetPath(target): TargetPath, asked: Asked) -> Handled {

@@ -1,0 +1,10 @@
+//! The OpenAPI document and the page that shows it.
+
+use std::sync::Arc;
+
+use super::Shared;
+
+/// Returns the paths of this contract.
+pub(super) fn routes() -> axum::Router<Arc<Shared>> {
+    axum::Router::new()
+}

@@ -1,0 +1,10 @@
+//! Vertex AI's contract of custom containers.
+
+use std::sync::Arc;
+
+use super::Shared;
+
+/// Returns the paths of this contract.
+pub(super) fn routes() -> axum::Router<Arc<Shared>> {
+    axum::Router::new()
+}

@@ -1,0 +1,14 @@
+//! Embedding.
+
+use outhaul_types::EmbeddingOutput;
+
+use super::Context;
+use crate::build::Built;
+use crate::{BuildError, OutputSide};
+
+pub(super) fn build(
+    _spec: &EmbeddingOutput,
+    _context: &Context<'_>,
+) -> Result<Built<dyn OutputSide>, BuildError> {
+    Err(BuildError::Declared { key: "output.kind", problem: "is not there yet".to_owned() })
+}

@@ -1,0 +1,14 @@
+//! TokenClassification.
+
+use outhaul_types::TokenClassificationOutput;
+
+use super::Context;
+use crate::build::Built;
+use crate::{BuildError, OutputSide};
+
+pub(super) fn build(
+    _spec: &TokenClassificationOutput,
+    _context: &Context<'_>,
+) -> Result<Built<dyn OutputSide>, BuildError> {
+    Err(BuildError::Declared { key: "output.kind", problem: "is not there yet".to_owned() })
+}
