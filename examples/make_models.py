@@ -1,7 +1,8 @@
 """Makes the example models, and BERT-shaped models of any size for benchmarks.
 
     python examples/make_models.py
-        writes examples/models/{iris,digits,breast_cancer,iris_words}/1/model.onnx (committed, a few KB each), trained on
+        writes examples/models/{iris,digits,breast_cancer,iris_words}/1/model.onnx (committed, a few KB each), and flowers and
+        digit_pictures, which are two of them for people; trained on
         the datasets that ship inside scikit-learn, and prints the accuracy of each on rows it was not trained on
 
     python examples/make_models.py bert --preset minilm --int8 --out PATH
@@ -12,9 +13,14 @@ All models are ONNX opset 17 or lower and IR version 8, old enough for any engin
 """
 
 import argparse
+import base64
+import json
 import logging
 import math
+import shutil
+import struct
 import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -306,6 +312,62 @@ def make_examples(folder):
         path = folder / name / "1" / "model.onnx"
         accuracy = make(path)
         print(f"{name:14} {path.stat().st_size:7,} bytes  held-out accuracy {accuracy:.3f}")
+    make_flowers(folder)
+    make_digit_pictures(folder)
+
+
+# The same models for people: named columns and pictures in, labels out -----------------------------------------------
+
+
+def make_flowers(folder):
+    """iris with its columns' names and its classes' names."""
+    copy_model(folder / "iris", folder / "flowers")
+    columns = ["sepal_length", "sepal_width", "petal_length", "petal_width"]
+    rows = [[5.1, 3.5, 1.4, 0.2], [6.1, 2.8, 4.0, 1.3], [6.9, 3.1, 5.4, 2.1]]
+    (folder / "flowers" / "model.toml").write_text(f"""\
+# iris, asked by the names of its columns (in cm) and answered with the names of its classes.
+[transform]
+input  = {{ kind = "rows", columns = {json.dumps(columns)} }}
+output = {{ kind = "classification", output = "probabilities", activation = "none", labels = ["setosa", "versicolor", "virginica"] }}
+""")
+    write_sample(folder / "flowers", [dict(zip(columns, row)) for row in rows])
+
+
+def make_digit_pictures(folder):
+    """digits, asked with a picture of white ink on black."""
+    from sklearn.datasets import load_digits
+
+    copy_model(folder / "digits", folder / "digit_pictures")
+    (folder / "digit_pictures" / "model.toml").write_text("""\
+# digits, asked with a picture: white ink on black, any size. The model wants ink from 0 to 16.
+[transform]
+input  = { kind = "image", channels = "gray", scale = 0.06274509803921569 }
+output = { kind = "classification", activation = "none" }
+""")
+    images = load_digits().images[[0, 3, 27]]
+    pictures = [np.kron(np.minimum(image / 16 * 255, 255).astype(np.uint8), np.ones((8, 8), np.uint8)) for image in images]
+    write_sample(folder / "digit_pictures", [{"image": {"b64": base64.b64encode(png(picture)).decode()}} for picture in pictures])
+
+
+def copy_model(source, target):
+    (target / "1").mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source / "1" / "model.onnx", target / "1" / "model.onnx")
+
+
+def write_sample(folder, rows):
+    (folder / "sample.json").write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+
+
+def png(picture):
+    """A PNG file of a picture `[row, column]` of bytes."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = picture.shape
+    lines = b"".join(b"\0" + line.tobytes() for line in picture)
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines, 9)) + chunk(b"IEND", b"")
 
 
 # BERT-shaped encoders -----------------------------------------------------------------------------------------------

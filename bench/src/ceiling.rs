@@ -73,6 +73,23 @@ impl Loaded {
         Ok(done.into_inner() as f64 / duration.as_secs_f64())
     }
 
+    /// Returns the median time of one run of `length` tokens, in microseconds.
+    pub(crate) fn median_us(&self, length: usize, duration: Duration) -> anyhow::Result<f64> {
+        let request = self.tokens(length)?;
+        let (model, _) = self.create()?;
+        let mut session = model.session()?;
+        let start = Instant::now();
+        let mut times = Vec::new();
+        while start.elapsed() < duration {
+            let begun = Instant::now();
+            session.run(&request)?;
+            times.push(begun.elapsed().as_secs_f64() * 1e6);
+        }
+        // The first quarter warms up.
+        times.drain(..times.len() / 4);
+        Ok(crate::table::median(times.into_iter()))
+    }
+
     fn tokens(&self, length: usize) -> anyhow::Result<BoundInputs> {
         let inputs = self.onnx.signature.inputs.iter().map(|spec| {
             let tensor = Tensor::from_vec([1, length], tokens(&spec.name, length))?;

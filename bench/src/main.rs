@@ -9,12 +9,14 @@ mod bare_http;
 mod ceiling;
 mod client;
 mod cycles;
+mod images;
 mod measure;
 mod on_demand;
 mod process;
 mod startup;
 mod swaps;
 mod table;
+mod texts;
 mod zipf;
 
 use std::path::PathBuf;
@@ -53,7 +55,7 @@ enum Command {
         /// Turns of each measurement; medians are reported.
         #[arg(long, default_value_t = 5)]
         turns: usize,
-        /// Only these parts: iris, minilm, copies, start.
+        /// Only these parts: iris, minilm, texts, copies, start.
         #[arg(long)]
         only: Vec<String>,
         /// Print JSON instead of a table.
@@ -62,6 +64,8 @@ enum Command {
     },
     /// Load and unload one model many times in each engine, and print what stays resident.
     Cycles(cycles::Arguments),
+    /// Turn a picture into a tensor, and compare with the library calls alone.
+    Images(images::Arguments),
     /// Replace a model again and again under constant load, and print what callers notice.
     Swaps(swaps::Arguments),
     /// Ask for many models with memory for few, and print what it costs.
@@ -107,6 +111,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             runtime()?.block_on(bare_http::serve(&address, vec![b' '; bytes].into()))
         }
         Command::Cycles(arguments) => print(&cycles::measure(&arguments)?),
+        Command::Images(arguments) => print(&images::measure(&arguments)?),
         Command::Swaps(arguments) => print(&swaps::measure(&arguments)?),
         Command::OnDemand(arguments) => print(&on_demand::measure(&arguments)?),
         Command::Startup(arguments) => print(&startup::measure(&arguments)?),
@@ -120,6 +125,9 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             }
             if wanted("minilm") {
                 rows.extend(measure::minilm(effort, &large.join("minilm"))?);
+            }
+            if wanted("texts") {
+                rows.extend(texts::measure(effort, &large.join("texts"))?);
             }
             if wanted("copies") {
                 rows.push(measure::copies(effort, &large.join("large"))?);

@@ -35,7 +35,7 @@ impl Effort {
         Ok(LoadPlan { target, pace: Pace::Closed, connections, threads, warm_up, duration })
     }
 
-    fn load(&self, target: &Target, load: Load) -> anyhow::Result<Report> {
+    pub(crate) fn load(&self, target: &Target, load: Load) -> anyhow::Result<Report> {
         let report = run(&self.plan(target.clone(), load)?)?;
         ensure!(report.failed() == 0, "requests failed: {:?}", report.errors);
         Ok(report)
@@ -57,13 +57,13 @@ impl Effort {
 /// leaves the other cores to the server, but answers that cost less than a request's sending keep it
 /// busy, and then it is what is measured; as many threads as cores press the machine to its limit.
 #[derive(Clone, Copy, Debug)]
-struct Load {
+pub(crate) struct Load {
     connections: usize,
     threads: usize,
 }
 
 impl Load {
-    const fn new(connections: usize, threads: usize) -> Self {
+    pub(crate) const fn new(connections: usize, threads: usize) -> Self {
         Load { connections, threads }
     }
 }
@@ -107,7 +107,7 @@ fn answer(target: &Target) -> anyhow::Result<Answer> {
 }
 
 /// Waits for the first right answer and returns it with the time since the process was started.
-fn first_answer(process: &Process, target: &Target) -> anyhow::Result<(Answer, Duration)> {
+pub(crate) fn first_answer(process: &Process, target: &Target) -> anyhow::Result<(Answer, Duration)> {
     let mut first = None;
     until(|| {
         first = answer(target).ok().filter(|answer| answer.is_ok);
@@ -117,7 +117,7 @@ fn first_answer(process: &Process, target: &Target) -> anyhow::Result<(Answer, D
     Ok((first.context("no answer")?, since))
 }
 
-fn worst_ms(reports: impl Iterator<Item = f64>) -> f64 {
+pub(crate) fn worst_ms(reports: impl Iterator<Item = f64>) -> f64 {
     reports.fold(0.0, f64::max) / 1000.0
 }
 
@@ -205,7 +205,7 @@ pub(crate) fn minilm(effort: Effort, repository: &Path) -> anyhow::Result<Vec<Ro
     Ok(rows)
 }
 
-fn against_ceiling(what: &str, goal: f64, sessions: NonZeroUsize, turns: &[(f64, Report)]) -> Row {
+pub(crate) fn against_ceiling(what: &str, goal: f64, sessions: NonZeroUsize, turns: &[(f64, Report)]) -> Row {
     let ceiling = median(turns.iter().map(|turn| turn.0));
     let own = median(turns.iter().map(|turn| turn.1.answers_per_second));
     let ratio = median(turns.iter().map(|turn| turn.1.answers_per_second / turn.0));

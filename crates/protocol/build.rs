@@ -3,24 +3,35 @@
 use std::env;
 use std::error::Error;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use prost::Message;
 use tonic_prost_build::FileDescriptorSet;
 
 /// Fields of type `bytes` that keep a slice of the received message in place of a copy.
-const SHARED_BYTES: [&str; 3] = [
+const SHARED_BYTES: [&str; 6] = [
     ".inference.ModelInferRequest.raw_input_contents",
     ".inference.ModelInferResponse.raw_output_contents",
     ".inference.InferTensorContents.bytes_contents",
+    ".tensorflow.TensorProto.tensor_content",
+    ".tensorflow.TensorProto.string_val",
+    ".tensorflow.BytesList.value",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     println!("cargo:rerun-if-changed={}", folder.display());
 
-    let files = protox::compile([folder.join("inference.proto")], [&folder])?;
-    let output = PathBuf::from(env::var("OUT_DIR")?).join("inference.bin");
+    for contract in ["inference", "tensorflow_serving"] {
+        compile(contract, &folder)?;
+    }
+    Ok(())
+}
+
+/// Compiles one contract's file and what it imports: messages and stubs, and the descriptors.
+fn compile(contract: &str, folder: &Path) -> Result<(), Box<dyn Error>> {
+    let files = protox::compile([folder.join(contract).with_extension("proto")], [folder])?;
+    let output = PathBuf::from(env::var("OUT_DIR")?).join(contract).with_extension("bin");
     fs::write(output, without_comments(&files).encode_to_vec())?;
 
     let mut builder = tonic_prost_build::configure()

@@ -63,7 +63,7 @@ pub fn oip_body(json_length: Option<usize>, body: &[u8]) -> Vec<u8> {
 
 /// Reads a `ModelInferRequest` message.
 pub fn grpc_infer(data: &[u8]) {
-    if grpc::check_fields(data).is_err() {
+    if grpc::check_fields::<grpc::pb::ModelInferRequest>(data).is_err() {
         return;
     }
     let Ok(message) = grpc::pb::ModelInferRequest::decode(Bytes::copy_from_slice(data)) else {

@@ -9,7 +9,7 @@
 //! them. So a file of 250 MB costs milliseconds and leaves a few kilobytes. Running a model is
 //! `engine`'s business, finding files is `repository`'s.
 //!
-//! Start with [`read`], then [`OnnxModel::row_independence`].
+//! Start with [`read`], then [`OnnxModel::row_independence`]. [`huggingface`] makes such files out of weights.
 
 mod check;
 mod division;
@@ -17,6 +17,7 @@ mod element;
 mod error;
 mod external;
 mod graph;
+pub mod huggingface;
 mod model;
 mod proto;
 mod read;

@@ -10,11 +10,14 @@ mod engines;
 pub mod load;
 mod loader;
 mod memory;
+mod model_file;
 mod open;
 mod private;
 
 pub use engines::{Engines, NamedEngine, NoEngine};
+pub use loader::try_to_load;
 pub use memory::MemoryMeter;
+pub use model_file::{ModelFile, NoModelFile, is_weights, told};
 pub use open::{
     Keeping, OpenError, OpenOptions, Opened, Place, cache_folder, loaded, open, prepare, state_file,
 };

@@ -12,6 +12,7 @@ use outhaul_types::{EngineChoice, ModelManifest, ModelName, ModelVersion, error_
 
 use crate::engines::Engines;
 use crate::memory::MemoryMeter;
+use crate::model_file::ModelFile;
 use crate::private::PrivateCopy;
 
 /// Loads ONNX files in the engines of this process.
@@ -79,10 +80,15 @@ impl OnnxLoader {
     fn plan(&self, order: &LoadOrder<Arc<ModelDescription>>) -> Result<VersionPlan, LoadFailure> {
         let failed = |error: &dyn std::error::Error| LoadFailure::Failed(error_chain(error));
         let LoadOrder { name, version, manifest, path, in_service, .. } = order;
-        let mut onnx = outhaul_onnx::read(path).map_err(|error| failed(&error))?;
+        // Read to the end of the load, and no longer.
+        let file = ModelFile::of(path).map_err(|error| failed(&error))?;
+        if let Some(how) = file.how() {
+            tracing::info!(model = %name, version = %version, how, "made");
+        }
+        let mut onnx = outhaul_onnx::read(file.path()).map_err(|error| failed(&error))?;
         let external = onnx.external_files();
         let mut copy = None;
-        if order.is_shared && !external.is_empty() {
+        if order.is_shared && !file.is_made() && !external.is_empty() {
             let copied = PrivateCopy::of(path, &external).map_err(|error| {
                 LoadFailure::Failed(format!("its weights could not be copied: {error}"))
             })?;

@@ -12,6 +12,15 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+/// Makes a folder that nobody else knows, for the time of a load.
+pub(crate) fn folder() -> io::Result<TempDir> {
+    let place = crate::cache_folder().map(|folder| folder.join("private"));
+    let place = place.filter(|place| fs::create_dir_all(place).is_ok());
+    // The cache is on a disk; the system's folder for such things may be in memory.
+    let place = place.unwrap_or_else(std::env::temp_dir);
+    tempfile::Builder::new().prefix("load-").tempdir_in(place)
+}
+
 /// A copy that is deleted when this is dropped.
 pub(crate) struct PrivateCopy {
     model: PathBuf,
@@ -21,11 +30,7 @@ pub(crate) struct PrivateCopy {
 impl PrivateCopy {
     /// Copies a model file and the files that it names, which lie beside or below it.
     pub(crate) fn of(model: &Path, external: &BTreeSet<PathBuf>) -> io::Result<Self> {
-        let place = crate::cache_folder().map(|folder| folder.join("private"));
-        let place = place.filter(|place| fs::create_dir_all(place).is_ok());
-        // The cache is on a disk; the system's folder for such things may be in memory.
-        let place = place.unwrap_or_else(std::env::temp_dir);
-        let folder = tempfile::Builder::new().prefix("load-").tempdir_in(place)?;
+        let folder = folder()?;
         let beside = model.parent().unwrap_or(Path::new(""));
         let name = model.file_name().unwrap_or_default();
         let copy = folder.path().join(name);

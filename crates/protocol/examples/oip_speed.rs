@@ -40,6 +40,7 @@ fn main() {
         tokens: None,
         timings: Timings {
             load: Duration::ZERO,
+            transform: Duration::ZERO,
             queue: Duration::from_nanos(1_234),
             assemble: Duration::from_nanos(210),
             compute: Duration::from_nanos(6_120),

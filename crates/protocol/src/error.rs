@@ -4,6 +4,9 @@ use std::borrow::Cow;
 
 use outhaul_types::{Classify, DataType, ErrorKind, Name, Shape, TensorError, UnknownDataType};
 
+use crate::rows::RowError;
+use crate::tensorflow_grpc::TensorFlowError;
+
 /// Why bytes are not a request, or why an answer cannot be written as asked.
 ///
 /// Every one is the caller's to mend, so the text says what came and what was expected.
@@ -36,6 +39,25 @@ pub enum ProtocolError {
          with the parameter binary_data set to true"
     )]
     OutputNotUtf8 { output: Name, index: usize },
+    #[error("model '{model}' is {is}, and {contract} takes {takes}")]
+    WrongTask { model: String, is: &'static str, contract: &'static str, takes: &'static str },
+    #[error("output '{output}' of the model is not {expected}")]
+    OutputUnfit { output: Name, expected: &'static str },
+    #[error(transparent)]
+    Row(Box<RowError>),
+    #[error("request has no rows")]
+    NoRows,
+    #[error(transparent)]
+    TensorFlow(Box<TensorFlowError>),
+    #[error("malformed NPY: {problem}")]
+    Npy { problem: String },
+    #[error("request has {rows} rows, more than the limit of {limit}: send them in several requests")]
+    TooManyRows { rows: usize, limit: usize },
+    #[error(
+        "output '{output}' has shape {shape} where the answer has {rows} rows, so it cannot be told \
+         row by row: ask for whole tensors"
+    )]
+    OutputRows { output: Name, shape: Shape, rows: usize },
 }
 
 /// What is wrong with one field of a message.
@@ -126,19 +148,37 @@ impl ProtocolError {
     }
 }
 
+impl From<RowError> for ProtocolError {
+    fn from(error: RowError) -> Self {
+        ProtocolError::Row(Box::new(error))
+    }
+}
+
 impl Classify for ProtocolError {
     fn kind(&self) -> ErrorKind {
         match self {
             ProtocolError::SharedMemory { .. }
             | ProtocolError::NotTaken { .. }
-            | ProtocolError::OutputNotUtf8 { .. } => ErrorKind::Unsupported,
-            ProtocolError::NotUtf8 { .. }
+            | ProtocolError::OutputNotUtf8 { .. }
+            | ProtocolError::OutputRows { .. } => ErrorKind::Unsupported,
+            ProtocolError::OutputUnfit { .. } => ErrorKind::EngineFailed,
+            ProtocolError::TensorFlow(error) => match error.kind() {
+                // A verb that the model has no answer for: FAILED_PRECONDITION over gRPC, 400 here.
+                ErrorKind::Conflict => ErrorKind::Unsupported,
+                kind => kind,
+            },
+            ProtocolError::WrongTask { .. }
+            | ProtocolError::NotUtf8 { .. }
             | ProtocolError::Json { .. }
             | ProtocolError::Field { .. }
             | ProtocolError::Input { .. }
             | ProtocolError::TooMany { .. }
             | ProtocolError::HeaderLength { .. }
-            | ProtocolError::LeftOver { .. } => ErrorKind::InvalidInput,
+            | ProtocolError::LeftOver { .. }
+            | ProtocolError::Row(_)
+            | ProtocolError::NoRows
+            | ProtocolError::Npy { .. }
+            | ProtocolError::TooManyRows { .. } => ErrorKind::InvalidInput,
         }
     }
 }

@@ -12,13 +12,25 @@
 //! itself and its models is in [`describe`], shared by the contracts. The bytes of one tensor, alike
 //! in HTTP's binary extension and in gRPC's raw contents, are in `raw`.
 
+pub mod azure;
+pub mod csv;
 pub mod describe;
 mod error;
+pub mod graphql;
 pub mod grpc;
 mod limits;
+pub mod npy;
 pub mod oip;
+pub mod openai;
+pub mod openapi;
 mod raw;
 mod repository;
+pub mod rerank;
+pub mod rows;
+pub mod sagemaker;
+pub mod tensorflow;
+pub mod tensorflow_grpc;
+pub mod vertex;
 
 pub use describe::Schema;
 pub use error::{FieldProblem, ProtocolError, TensorProblem, http_status};

@@ -12,10 +12,18 @@ pub struct DecodeLimits {
     /// 1 GiB. JSON grows when decoded (`0,` is two bytes and an FP64 element eight), so this can be
     /// reached by a body a quarter of the size.
     pub max_tensor_bytes: usize,
+    /// The most rows of one request in the contracts of rows. Default: 65,536. Raising it raises what
+    /// a short request (`[0,0,...]`) may ask of a model.
+    pub max_rows: usize,
 }
 
 impl Default for DecodeLimits {
     fn default() -> Self {
-        DecodeLimits { max_tensors: 1024, max_rank: 16, max_tensor_bytes: 1 << 30 }
+        DecodeLimits {
+            max_tensors: 1024,
+            max_rank: 16,
+            max_tensor_bytes: 1 << 30,
+            max_rows: 1 << 16,
+        }
     }
 }

@@ -12,6 +12,7 @@ use outhaul_types::{Classify, ErrorKind, ModelName, ModelVersion};
 use tokio::sync::oneshot;
 
 use crate::Problem;
+use crate::plan::NO_ROOM;
 
 /// Why a repository did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +50,13 @@ pub enum AskError {
     /// The repository has stopped.
     #[error("the repository has stopped")]
     Stopped,
+}
+
+impl AskError {
+    /// Returns whether the memory budget is what keeps the model from being loaded.
+    pub fn is_for_room(&self) -> bool {
+        matches!(self, AskError::Failed { reason, .. } if reason.contains(NO_ROOM))
+    }
 }
 
 impl Classify for AskError {

@@ -37,4 +37,4 @@ pub use scan::{
     Identity, MODEL_FILE, ModelFolder, Scan, VersionArtefact, artefact as artefact_of,
     artefact_files, scan,
 };
-pub use source::{Cache, LocalFolder, Remote, Source, SourceError, is_url};
+pub use source::{AddError, Added, Cache, LocalFolder, Remote, Source, SourceError, is_url};

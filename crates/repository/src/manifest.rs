@@ -6,6 +6,7 @@
 mod loading;
 mod rules;
 mod tensors;
+mod transform;
 mod write;
 
 use std::path::Path;
@@ -42,6 +43,9 @@ pub const MANIFEST_KEYS: &[&str] = &[
     "inputs",
     "outputs",
     "warmup",
+    "transform.input",
+    "transform.output",
+    "sample",
 ];
 
 /// More threads than any machine has cores are a slip of the keyboard.
@@ -76,6 +80,7 @@ fn validate(mut declared: Declarations) -> Result<ModelManifest, Vec<Problem>> {
     instances(&mut declared, &mut manifest);
     queue(&mut declared, &mut manifest.queue);
     tensors::take(&mut declared, &mut manifest);
+    transform::take(&mut declared, &mut manifest);
     let problems = declared.into_problems();
     if problems.is_empty() { Ok(manifest) } else { Err(problems) }
 }

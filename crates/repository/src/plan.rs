@@ -27,6 +27,9 @@ use outhaul_types::{ModelName, ModelVersion, VersionPolicy};
 
 use crate::record::{Asked, Edition, FoundModel, FoundVersion, ModelRecord, Records};
 
+/// What the reason of a refusal says where a version does not fit into the budget.
+pub(crate) const NO_ROOM: &str = "there is no room for it";
+
 /// The rules of the server.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
@@ -379,8 +382,8 @@ impl<'r> Room<'r> {
         // What is being loaded or drains will tell when it is done.
         if self.arriving == 0 && self.leaving == 0 {
             let reason = format!(
-                "it needs about {} and there is no room for it: the memory budget is {}, of which \
-                 {} cannot be let go",
+                "it needs about {} and {NO_ROOM}: the memory budget is {}, of which {} cannot be \
+                 let go",
                 mebibytes(after.saturating_sub(self.serving)),
                 mebibytes(budget),
                 mebibytes(self.serving),

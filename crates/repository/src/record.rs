@@ -25,12 +25,14 @@ pub(crate) enum Asked {
     Unload,
 }
 
-/// One content of a version with what is declared of it: a change of either is a new edition, which
+/// One content of a version with what is declared of it: a change of any part is a new edition, which
 /// is loaded anew.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Edition {
     pub(crate) identity: Identity,
     pub(crate) manifest: Arc<ModelManifest>,
+    /// Of the files that the manifest names.
+    pub(crate) beside: Identity,
 }
 
 /// A version that a source holds.
@@ -47,6 +49,8 @@ pub(crate) struct FoundModel {
     /// The index of the source.
     pub(crate) source: usize,
     pub(crate) manifest: Arc<ModelManifest>,
+    /// What changes when one of the files does that the manifest names.
+    pub(crate) beside: Identity,
     pub(crate) versions: BTreeMap<ModelVersion, FoundVersion>,
     /// Why nothing new of it can be loaded, where something is wrong with what is declared.
     pub(crate) blocked: Option<Arc<str>>,
@@ -55,7 +59,8 @@ pub(crate) struct FoundModel {
 impl FoundModel {
     pub(crate) fn edition(&self, version: ModelVersion) -> Option<Edition> {
         let identity = self.versions.get(&version)?.artefact.identity.clone();
-        Some(Edition { identity, manifest: Arc::clone(&self.manifest) })
+        let (manifest, beside) = (Arc::clone(&self.manifest), self.beside.clone());
+        Some(Edition { identity, manifest, beside })
     }
 }
 

@@ -33,6 +33,7 @@ use outhaul_types::{ModelManifest, ModelName, ModelVersion};
 
 use crate::Problem;
 pub use artefact::{artefact, artefact_files};
+pub(crate) use beside::files_of;
 
 /// The name of a version's model file.
 pub const MODEL_FILE: &str = "model.onnx";
@@ -55,8 +56,10 @@ pub struct ModelFolder {
     pub name: ModelName,
     /// Its folder, or the file that is all of it.
     pub path: PathBuf,
-    /// What the user declares. Files that it names, for warm-up, are named by complete paths.
+    /// What the user declares. Files that it names are named by complete paths.
     pub manifest: ModelManifest,
+    /// What changes when one of those files does, warm-up's aside: a version answers by them.
+    pub beside: Identity,
     /// Its versions, ascending.
     pub versions: Vec<VersionArtefact>,
 }

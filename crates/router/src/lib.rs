@@ -37,6 +37,7 @@ use smallvec::SmallVec;
 pub use declared::{Declared, DeclaredError};
 pub use describe::{BatchMode, ModelDescription, Standing, VersionStatus};
 pub use error::RouterError;
+pub use outhaul_repository::{AddError, Added, AskError};
 pub use served::{ServedVersion, StartError, VersionPlan};
 pub use warmup::{InputError, WarmedUp, WarmupError, warm_up};
 
@@ -64,6 +65,8 @@ pub struct Router {
     monitor: Arc<Monitor>,
     /// Loads and unloads; `None` where the catalog is filled by other means.
     repository: Option<Handle>,
+    /// The source that callers may add models to; `None` where they may not.
+    added: Option<Arc<Added>>,
     /// Whether everything was loaded once. Models that come later do not take it back.
     was_ready: AtomicBool,
     /// Where texts, pictures and rows become tensors.
@@ -77,6 +80,7 @@ impl Router {
             catalog,
             monitor,
             repository: None,
+            added: None,
             was_ready: AtomicBool::new(false),
             preparing: preparing::Preparing::default(),
         }
@@ -85,6 +89,16 @@ impl Router {
     /// Returns the router with the repository that fills its catalog: it can load what sleeps.
     pub fn with_repository(self, repository: Handle) -> Self {
         Router { repository: Some(repository), ..self }
+    }
+
+    /// Returns the router with the source that callers may add models to: one of the repository's.
+    pub fn with_added(self, added: Arc<Added>) -> Self {
+        Router { added: Some(added), ..self }
+    }
+
+    /// Returns the source that callers may add models to.
+    pub fn added(&self) -> Option<&Arc<Added>> {
+        self.added.as_ref()
     }
 
     /// Returns the repository that fills the catalog.

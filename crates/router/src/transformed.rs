@@ -113,14 +113,19 @@ fn select(
     Ok(wanted)
 }
 
-/// Whether all inputs have names of the model's own and not of the outer signature.
+/// Whether all inputs have names of the model's own and not of the outer signature. Where a name is in
+/// both, the type tells: a picture is `BYTES`, the tensor made of it is not.
 fn are_inner(outer: &ModelSignature, inner: &ModelSignature, inputs: &[NamedTensor]) -> bool {
-    let of = |signature: &ModelSignature, input: &NamedTensor| {
-        signature.input_index(&input.name).is_some()
+    let named = |signature: &ModelSignature| {
+        inputs.iter().all(|input| signature.input_index(&input.name).is_some())
     };
-    !inputs.is_empty()
-        && inputs.iter().all(|input| of(inner, input))
-        && !inputs.iter().all(|input| of(outer, input))
+    let typed = |signature: &ModelSignature| {
+        let spec = |name: &Name| signature.input_index(name).map(|index| &signature.inputs[index]);
+        inputs.iter().all(|input| {
+            spec(&input.name).is_some_and(|spec| spec.data_type == input.tensor.data_type())
+        })
+    };
+    !inputs.is_empty() && named(inner) && (!named(outer) || !typed(outer) && typed(inner))
 }
 
 async fn prepare(

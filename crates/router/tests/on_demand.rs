@@ -111,6 +111,7 @@ fn folder(name: &str, versions: &[u64]) -> ModelFolder {
             versions: outhaul_types::VersionPolicy::All,
             ..ModelManifest::default()
         },
+        beside: Identity::default(),
         versions: versions.iter().map(artefact).collect(),
     }
 }
@@ -158,6 +159,8 @@ fn plan(order: &LoadOrder<()>, script: Arc<Script>) -> VersionPlan {
         signature,
         rows: RowIndependence::NoBatch { reason: "it is a script".into() },
         cost_follows_size: false,
+        transform: None,
+        sample: None,
         manifest,
         model: Arc::new(Echo(script)),
         engine_reason: String::new(),

@@ -5,7 +5,8 @@ use outhaul_protocol::describe::{
     BatchStatistics, DurationStatistic, EntryDetails, EntryState, ModelConfig, ModelStatistics,
     RepositoryEntry, ServerMetadata,
 };
-use outhaul_protocol::oip;
+use outhaul_protocol::oip::Target;
+use outhaul_protocol::{Schema, oip};
 use outhaul_router::{ModelDescription, Router, RouterError, Standing, VersionStatus};
 use outhaul_types::{ModelName, ModelVersion, VersionChoice};
 
@@ -21,6 +22,16 @@ pub(crate) fn platform(model: &ModelDescription) -> String {
     format!("{}_onnx", model.engine)
 }
 
+/// Returns what codecs of rows may know of a model.
+pub(crate) fn schema(model: &ModelDescription) -> Schema<'_> {
+    Schema {
+        name: model.name.as_str(),
+        version: model.version,
+        signature: &model.signature,
+        interface: &model.interface,
+    }
+}
+
 /// Returns the versions that metadata names: all that are ready, or the one that was asked for.
 pub(crate) fn versions(
     router: &Router,
@@ -31,6 +42,31 @@ pub(crate) fn versions(
         VersionChoice::Latest => router.versions(model.name.as_str()),
         VersionChoice::Exact(_) | VersionChoice::Label(_) => Ok(vec![model.version]),
     }
+}
+
+/// Returns the versions of a model that are meant, whether they answer or not.
+pub(crate) fn versions_of(
+    router: &Router,
+    target: &Target,
+) -> Result<Vec<VersionStatus>, RouterError> {
+    let Target { model, version } = target;
+    let mut versions = router.models();
+    versions.retain(|status| *model == status.name.as_str());
+    if versions.is_empty() {
+        return Err(RouterError::UnknownModel { model: model.clone() });
+    }
+    let unknown = match version {
+        VersionChoice::Latest => return Ok(versions),
+        VersionChoice::Exact(version) => {
+            versions.retain(|status| status.version == *version);
+            RouterError::UnknownVersion { model: model.clone(), version: *version }
+        }
+        VersionChoice::Label(label) => {
+            versions.retain(|status| status.labels.contains(label));
+            RouterError::UnknownLabel { model: model.clone(), label: label.clone() }
+        }
+    };
+    if versions.is_empty() { Err(unknown) } else { Ok(versions) }
 }
 
 /// The versions that an index lists.
@@ -73,7 +109,7 @@ impl Index {
 }
 
 /// Says how a version stands for a client: one that is loaded on request answers, too.
-const fn entry_state(standing: Standing) -> EntryState {
+pub(crate) const fn entry_state(standing: Standing) -> EntryState {
     match standing {
         Standing::Ready | Standing::Dormant => EntryState::Ready,
         Standing::Loading => EntryState::Loading,

@@ -3,10 +3,15 @@
 mod classification;
 mod embedding;
 mod fill_mask;
+mod labels;
+mod pick;
 mod regression;
 mod rerank;
+mod scores;
 mod tensors;
 mod token_classification;
+
+use std::sync::Arc;
 
 use outhaul_types::{ModelSignature, OutputTransform};
 use tokenizers::Tokenizer;
@@ -19,7 +24,7 @@ pub(crate) struct Context<'a> {
     /// The model's own signature.
     pub(crate) inner: &'a ModelSignature,
     /// The tokenizer, where the model takes texts.
-    pub(crate) tokenizer: Option<&'a Tokenizer>,
+    pub(crate) tokenizer: Option<&'a Arc<Tokenizer>>,
 }
 
 pub(crate) fn build(

@@ -121,6 +121,7 @@ mod tests {
 engine = "auto"
 # onnxruntime is not set
 # state is not set
+# default_model is not set
 
 [repository]
 mode = "watch"
@@ -140,12 +141,20 @@ grpc = "off"
 max_body_bytes = 67108864
 max_head_bytes = 65536
 max_tensor_bytes = 1073741824
+max_rows = 65536
 max_connections = 4096
 head_timeout = "10s"
 body_timeout = "30s"
 idle_timeout = "1m 15s"
 # request_timeout is not set
 drain_timeout = "30s"
+
+[vertex]
+# predict_route is not set
+# health_route is not set
+
+[sagemaker]
+# models_dir is not set
 
 [log]
 format = "text"

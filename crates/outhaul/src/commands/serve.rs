@@ -366,6 +366,7 @@ fn http_config(config: &Config) -> HttpConfig {
         idle_timeout: config.idle_timeout.value,
         request_timeout: config.request_timeout.value,
         drain_timeout: config.drain_timeout.value,
+        default_model: config.default_model.value.as_ref().map(|name| name.as_str().into()),
         ..HttpConfig::default()
     }
 }

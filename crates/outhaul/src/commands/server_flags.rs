@@ -84,6 +84,11 @@ pub(super) struct ServerFlags {
     #[arg(long, value_name = "URL")]
     state: Option<String>,
 
+    /// The model of calls that name none, such as POST /invocations [default: the only one]
+    /// [variable: OUTHAUL_DEFAULT_MODEL]
+    #[arg(long, value_name = "NAME")]
+    default_model: Option<String>,
+
     /// The largest request, also after decompression [default: 64MiB] [variable:
     /// OUTHAUL_MAX_BODY_BYTES]
     #[arg(long, value_name = "SIZE")]
@@ -97,6 +102,11 @@ pub(super) struct ServerFlags {
     /// OUTHAUL_MAX_TENSOR_BYTES]
     #[arg(long, value_name = "SIZE")]
     max_tensor_bytes: Option<String>,
+
+    /// The most rows of one request, where a contract speaks of rows [default: 65536] [variable:
+    /// OUTHAUL_MAX_ROWS]
+    #[arg(long, value_name = "NUMBER")]
+    max_rows: Option<String>,
 
     /// The most connections of each listener at a time [default: 4096] [variable:
     /// OUTHAUL_MAX_CONNECTIONS]
@@ -127,6 +137,21 @@ pub(super) struct ServerFlags {
     /// OUTHAUL_DRAIN_TIMEOUT]
     #[arg(long, value_name = "TIME")]
     drain_timeout: Option<String>,
+
+    /// The path that Vertex AI sends predictions to [default: none] [variables: AIP_PREDICT_ROUTE,
+    /// OUTHAUL_VERTEX_PREDICT_ROUTE]
+    #[arg(long, value_name = "PATH")]
+    vertex_predict_route: Option<String>,
+
+    /// The path that Vertex AI asks for the server's health [default: none] [variables:
+    /// AIP_HEALTH_ROUTE, OUTHAUL_VERTEX_HEALTH_ROUTE]
+    #[arg(long, value_name = "PATH")]
+    vertex_health_route: Option<String>,
+
+    /// The folder in which SageMaker puts models before it asks for them with POST /models [default:
+    /// none] [variables: SAGEMAKER_MULTI_MODEL, OUTHAUL_SAGEMAKER_MODELS_DIR]
+    #[arg(long, value_name = "FOLDER")]
+    sagemaker_models_dir: Option<String>,
 
     /// How log lines look: text or json [default: text] [variable: OUTHAUL_LOG_FORMAT]
     #[arg(long, value_name = "FORMAT")]
@@ -182,15 +207,20 @@ impl ServerFlags {
             ("repository.cache_dir", &self.cache_dir),
             ("repository.cache_capacity", &self.cache_capacity),
             ("state", &self.state),
+            ("default_model", &self.default_model),
             ("limits.max_body_bytes", &self.max_body_bytes),
             ("limits.max_head_bytes", &self.max_head_bytes),
             ("limits.max_tensor_bytes", &self.max_tensor_bytes),
+            ("limits.max_rows", &self.max_rows),
             ("limits.max_connections", &self.max_connections),
             ("limits.head_timeout", &self.head_timeout),
             ("limits.body_timeout", &self.body_timeout),
             ("limits.idle_timeout", &self.idle_timeout),
             ("limits.request_timeout", &self.request_timeout),
             ("limits.drain_timeout", &self.drain_timeout),
+            ("vertex.predict_route", &self.vertex_predict_route),
+            ("vertex.health_route", &self.vertex_health_route),
+            ("sagemaker.models_dir", &self.sagemaker_models_dir),
             ("log.format", &self.log_format),
             ("log.level", &self.log_level),
             ("log.requests", &self.log_requests),

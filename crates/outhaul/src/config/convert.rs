@@ -66,6 +66,39 @@ pub(super) fn models(value: &Value) -> Result<BTreeSet<ModelName>, Rule> {
     names.map(|name| ModelName::new(name).map_err(|_| rule())).collect()
 }
 
+/// The name of one model.
+pub(super) fn model(value: &Value) -> Result<Option<ModelName>, Rule> {
+    let name = value.text().and_then(|text| ModelName::new(text).ok());
+    name.map(Some).ok_or_else(|| Rule::new("must be a model's name", "leave it out for the only one"))
+}
+
+/// The most rows of a request.
+pub(super) fn rows(value: &Value) -> Result<usize, Rule> {
+    value.whole().filter(|most| (1..=100_000_000).contains(most)).ok_or_else(|| {
+        Rule::new("must be a whole number from 1 to 100000000", "leave it out for 65536")
+    })
+}
+
+/// A path of URLs.
+pub(super) fn route(value: &Value) -> Result<Option<String>, Rule> {
+    let plain = |text: &&str| {
+        let ok = |byte: u8| byte.is_ascii_graphic() && !b"?#{}".contains(&byte);
+        text.starts_with('/') && text.len() > 1 && text.bytes().all(ok)
+    };
+    match value.text().filter(plain) {
+        Some(text) => Ok(Some(text.to_owned())),
+        None => Err(Rule::new("must be a path that begins with /", "write it as in /predict")),
+    }
+}
+
+/// The folder below which models are added while the server runs.
+pub(super) fn models_dir(value: &Value) -> Result<Option<PathBuf>, Rule> {
+    match value.text() {
+        Some(text) if text.starts_with('/') => Ok(Some(PathBuf::from(text))),
+        _ => Err(Rule::new("must be a whole path", "write it as in /opt/ml/models")),
+    }
+}
+
 pub(super) fn interval(value: &Value) -> Result<Duration, Rule> {
     let allowed = Duration::from_millis(100)..=Duration::from_secs(24 * 60 * 60);
     value.duration().filter(|interval| allowed.contains(interval)).ok_or_else(|| {

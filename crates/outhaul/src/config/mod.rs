@@ -1,4 +1,5 @@
-//! The server's settings: default < `outhaul.toml` < environment < flag, with the origin of each.
+//! The server's settings: default < `outhaul.toml` < a managed
+//! platform's variables < environment < flag, with the origin of each.
 //!
 //! Invariant: a [`Config`] is valid as a whole; nothing downstream checks again. Reading is a pure
 //! function of the file's text, the environment and the flags, and collects every problem of all
@@ -7,6 +8,7 @@
 //! What is declared beside a model is not here: see `repository`.
 
 mod convert;
+mod platform;
 mod settings;
 mod sources;
 
@@ -112,6 +114,8 @@ pub(crate) struct Config {
     pub(crate) cache_capacity: Sourced<Option<u64>>,
     /// Where it is kept what was asked for. Default: a SQLite file in the user's data folder.
     pub(crate) state: Sourced<StateChoice>,
+    /// The model of calls that name none. Default: the only one.
+    pub(crate) default_model: Sourced<Option<ModelName>>,
     /// Where HTTP is served. Default: `127.0.0.1:8080`.
     pub(crate) http: Sourced<Listen>,
     /// Where gRPC is served. Default: `127.0.0.1:8081`.
@@ -122,6 +126,8 @@ pub(crate) struct Config {
     pub(crate) max_head_bytes: Sourced<u32>,
     /// The most memory that the elements of one tensor may take, in bytes. Default: 1 GiB.
     pub(crate) max_tensor_bytes: Sourced<usize>,
+    /// The most rows of one request of the contracts of rows. Default: 65536.
+    pub(crate) max_rows: Sourced<usize>,
     /// The most connections at a time, of each listener. Default: 4096.
     pub(crate) max_connections: Sourced<usize>,
     /// How long the head of a request may take to come. Default: 10 s.
@@ -135,6 +141,12 @@ pub(crate) struct Config {
     pub(crate) request_timeout: Sourced<Option<Duration>>,
     /// How long requests may take to finish after the server was told to stop. Default: 30 s.
     pub(crate) drain_timeout: Sourced<Duration>,
+    /// Where Vertex AI sends predictions. Default: nowhere.
+    pub(crate) vertex_predict_route: Sourced<Option<String>>,
+    /// Where Vertex AI asks whether the server is well. Default: nowhere.
+    pub(crate) vertex_health_route: Sourced<Option<String>>,
+    /// Where SageMaker puts models that it then asks to be loaded. Default: it does not.
+    pub(crate) sagemaker_models_dir: Sourced<Option<PathBuf>>,
     /// How log lines look. Default: text.
     pub(crate) log_format: Sourced<LogFormat>,
     /// What is logged: a level or `target=level` pairs. Default: info.
@@ -172,17 +184,22 @@ impl Config {
             cache_dir: sources.take(&of::CACHE_DIR, None, convert::folder),
             cache_capacity: sources.take(&of::CACHE_CAPACITY, None, convert::budget),
             state: sources.take(&of::STATE, StateChoice::Default, convert::state),
+            default_model: sources.take(&of::DEFAULT_MODEL, None, convert::model),
             http: sources.take(&of::HTTP, loopback(8080), convert::listen),
             grpc: sources.take(&of::GRPC, loopback(8081), convert::listen),
             max_body_bytes: sources.take(&of::MAX_BODY_BYTES, 64 << 20, convert::body_size),
             max_head_bytes: sources.take(&of::MAX_HEAD_BYTES, 64 << 10, convert::head_size),
             max_tensor_bytes: sources.take(&of::MAX_TENSOR_BYTES, 1 << 30, convert::body_size),
+            max_rows: sources.take(&of::MAX_ROWS, 65_536, convert::rows),
             max_connections: sources.take(&of::MAX_CONNECTIONS, 4096, convert::connections),
             head_timeout: sources.take(&of::HEAD_TIMEOUT, seconds(10), convert::timeout),
             body_timeout: sources.take(&of::BODY_TIMEOUT, seconds(30), convert::timeout),
             idle_timeout: sources.take(&of::IDLE_TIMEOUT, seconds(75), convert::timeout),
             request_timeout: sources.take(&of::REQUEST_TIMEOUT, None, convert::optional_timeout),
             drain_timeout: sources.take(&of::DRAIN_TIMEOUT, seconds(30), convert::drain_timeout),
+            vertex_predict_route: sources.take(&of::VERTEX_PREDICT_ROUTE, None, convert::route),
+            vertex_health_route: sources.take(&of::VERTEX_HEALTH_ROUTE, None, convert::route),
+            sagemaker_models_dir: sources.take(&of::SAGEMAKER_MODELS_DIR, None, convert::models_dir),
             log_format: sources.take(&of::LOG_FORMAT, LogFormat::Text, convert::log_format),
             log_level: sources.take(&of::LOG_LEVEL, "info".to_owned(), convert::log_level),
             log_requests: sources.take(&of::LOG_REQUESTS, false, convert::truth),
@@ -241,6 +258,9 @@ impl Config {
                 StateChoice::Off => Some(json!("off")),
                 StateChoice::Url(url) => Some(json!(without_password(url))),
             }),
+            row(&settings::DEFAULT_MODEL, &self.default_model, |name| {
+                name.as_ref().map(|name| json!(name.as_str()))
+            }),
             row(&settings::MODE, &self.mode, |mode| Some(json!(mode_name(*mode)))),
             row(&settings::LOAD_MODELS, &self.load_models, |names| {
                 let names: Vec<&str> = names.iter().map(ModelName::as_str).collect();
@@ -257,6 +277,7 @@ impl Config {
             row(&settings::MAX_BODY_BYTES, &self.max_body_bytes, bytes),
             row(&settings::MAX_HEAD_BYTES, &self.max_head_bytes, |bytes| Some(json!(bytes))),
             row(&settings::MAX_TENSOR_BYTES, &self.max_tensor_bytes, bytes),
+            row(&settings::MAX_ROWS, &self.max_rows, |most| Some(json!(most))),
             row(&settings::MAX_CONNECTIONS, &self.max_connections, |most| Some(json!(most))),
             row(&settings::HEAD_TIMEOUT, &self.head_timeout, duration),
             row(&settings::BODY_TIMEOUT, &self.body_timeout, duration),
@@ -265,6 +286,15 @@ impl Config {
                 timeout.as_ref().and_then(duration)
             }),
             row(&settings::DRAIN_TIMEOUT, &self.drain_timeout, duration),
+            row(&settings::VERTEX_PREDICT_ROUTE, &self.vertex_predict_route, |r| {
+                r.as_ref().map(|route| json!(route))
+            }),
+            row(&settings::VERTEX_HEALTH_ROUTE, &self.vertex_health_route, |r| {
+                r.as_ref().map(|route| json!(route))
+            }),
+            row(&settings::SAGEMAKER_MODELS_DIR, &self.sagemaker_models_dir, |path| {
+                path.as_ref().map(|path| json!(path))
+            }),
             row(&settings::LOG_FORMAT, &self.log_format, |format| Some(json!(format.to_string()))),
             row(&settings::LOG_LEVEL, &self.log_level, |level| Some(json!(level))),
             row(&settings::LOG_REQUESTS, &self.log_requests, |truth| Some(json!(truth))),

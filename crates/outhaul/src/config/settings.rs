@@ -32,6 +32,9 @@ pub(crate) const ENGINE: Setting = text("engine", "OUTHAUL_ENGINE", "--engine");
 pub(crate) const ONNXRUNTIME: Setting = text("onnxruntime", "OUTHAUL_ONNXRUNTIME", "--onnxruntime");
 /// Where it is kept what was asked for.
 pub(crate) const STATE: Setting = text("state", "OUTHAUL_STATE", "--state");
+/// The model of calls that name none.
+pub(crate) const DEFAULT_MODEL: Setting =
+    text("default_model", "OUTHAUL_DEFAULT_MODEL", "--default-model");
 /// How changes of the models are found out.
 pub(crate) const MODE: Setting = text("repository.mode", "OUTHAUL_MODE", "--mode");
 /// Models that explicit mode loads at the start.
@@ -67,6 +70,8 @@ pub(crate) const MAX_HEAD_BYTES: Setting =
 /// The largest tensor of a request.
 pub(crate) const MAX_TENSOR_BYTES: Setting =
     typed("limits.max_tensor_bytes", "OUTHAUL_MAX_TENSOR_BYTES", "--max-tensor-bytes");
+/// The most rows of one request.
+pub(crate) const MAX_ROWS: Setting = typed("limits.max_rows", "OUTHAUL_MAX_ROWS", "--max-rows");
 /// The most connections.
 pub(crate) const MAX_CONNECTIONS: Setting =
     typed("limits.max_connections", "OUTHAUL_MAX_CONNECTIONS", "--max-connections");
@@ -85,6 +90,15 @@ pub(crate) const REQUEST_TIMEOUT: Setting =
 /// How long requests may take to finish after the server was told to stop.
 pub(crate) const DRAIN_TIMEOUT: Setting =
     text("limits.drain_timeout", "OUTHAUL_DRAIN_TIMEOUT", "--drain-timeout");
+/// Where Vertex AI sends predictions.
+pub(crate) const VERTEX_PREDICT_ROUTE: Setting =
+    text("vertex.predict_route", "OUTHAUL_VERTEX_PREDICT_ROUTE", "--vertex-predict-route");
+/// Where Vertex AI asks whether the server is well.
+pub(crate) const VERTEX_HEALTH_ROUTE: Setting =
+    text("vertex.health_route", "OUTHAUL_VERTEX_HEALTH_ROUTE", "--vertex-health-route");
+/// Where SageMaker puts models that it then asks to be loaded.
+pub(crate) const SAGEMAKER_MODELS_DIR: Setting =
+    text("sagemaker.models_dir", "OUTHAUL_SAGEMAKER_MODELS_DIR", "--sagemaker-models-dir");
 /// How log lines look.
 pub(crate) const LOG_FORMAT: Setting = text("log.format", "OUTHAUL_LOG_FORMAT", "--log-format");
 /// What is logged.
@@ -97,11 +111,12 @@ pub(crate) const OTLP_ENDPOINT: Setting =
     text("trace.otlp_endpoint", "OUTHAUL_OTLP_ENDPOINT", "--otlp-endpoint");
 
 /// Every setting.
-pub(crate) const ALL: [&Setting; 27] = [
+pub(crate) const ALL: [&Setting; 32] = [
     &MODELS,
     &ENGINE,
     &ONNXRUNTIME,
     &STATE,
+    &DEFAULT_MODEL,
     &MODE,
     &LOAD_MODELS,
     &POLL_INTERVAL,
@@ -115,12 +130,16 @@ pub(crate) const ALL: [&Setting; 27] = [
     &MAX_BODY_BYTES,
     &MAX_HEAD_BYTES,
     &MAX_TENSOR_BYTES,
+    &MAX_ROWS,
     &MAX_CONNECTIONS,
     &HEAD_TIMEOUT,
     &BODY_TIMEOUT,
     &IDLE_TIMEOUT,
     &REQUEST_TIMEOUT,
     &DRAIN_TIMEOUT,
+    &VERTEX_PREDICT_ROUTE,
+    &VERTEX_HEALTH_ROUTE,
+    &SAGEMAKER_MODELS_DIR,
     &LOG_FORMAT,
     &LOG_LEVEL,
     &LOG_REQUESTS,

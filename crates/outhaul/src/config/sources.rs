@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use outhaul_repository::{Declarations, Problem, Rule, Value, nearest};
 
 use super::settings::{ALL, Setting};
-use super::{CONFIG_FILE, OTHER_VARIABLES, Origin, Sourced};
+use super::{CONFIG_FILE, OTHER_VARIABLES, Origin, Sourced, platform};
 
 /// Everything that may set a setting.
 pub(crate) struct Sources {
     file: Option<(PathBuf, Declarations)>,
+    /// What a managed platform tells, by the key that it sets: its variable and the value.
+    platform: BTreeMap<&'static str, (&'static str, Value)>,
     /// Variables by name.
     environment: BTreeMap<String, OsString>,
     /// Flags by the key that they set. Only flags that were given.
@@ -29,9 +31,10 @@ impl Sources {
         let environment = environment
             .into_iter()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
-            .filter(|(name, _)| name.starts_with("OUTHAUL_"))
+            .filter(|(name, _)| name.starts_with("OUTHAUL_") || platform::is_told(name))
             .collect();
-        Sources { file, environment, flags, problems: Vec::new() }
+        let platform = platform::read(&environment);
+        Sources { file, platform, environment, flags, problems: Vec::new() }
     }
 
     /// Takes one setting from the strongest source that has it. A wrong value in a weaker source is
@@ -48,6 +51,15 @@ impl Sources {
             && let Some(value) = declarations.take(setting.key, &convert)
         {
             taken = Sourced { value, origin: Origin::File { file: file.clone(), line } };
+        }
+        if let Some((variable, value)) = self.platform.get(setting.key) {
+            match convert(value) {
+                Ok(value) => taken = Sourced { value, origin: Origin::Environment(variable) },
+                Err(rule) => {
+                    let place = format!("environment variable {variable}");
+                    self.problems.push(problem(place, &value.to_string(), rule));
+                }
+            }
         }
         if let Some(text) = self.environment.get(setting.variable) {
             let place = format!("environment variable {}", setting.variable);
@@ -90,7 +102,7 @@ impl Sources {
             ALL.iter().map(|setting| setting.variable).chain(OTHER_VARIABLES).collect();
         let unknown = self.environment.keys().filter(|name| !known.contains(&name.as_str()));
         let close = |name: &&String| {
-            !name.starts_with("OUTHAUL_SERVICE_") && !name.starts_with("OUTHAUL_PORT")
+            name.starts_with("OUTHAUL_") && !name.starts_with("OUTHAUL_SERVICE_") && !name.starts_with("OUTHAUL_PORT")
         };
         unknown
             .filter(close)

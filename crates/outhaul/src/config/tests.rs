@@ -52,6 +52,7 @@ fn every_setting_can_be_set_everywhere() {
         engine = "embedded"
         onnxruntime = "/lib/x.so"
         state = "postgres://me@db/outhaul"
+        default_model = "iris"
         [repository]
         mode = "explicit"
         load = ["iris", "reviews"]
@@ -68,12 +69,18 @@ fn every_setting_can_be_set_everywhere() {
         max_body_bytes = "1MiB"
         max_head_bytes = "8KiB"
         max_tensor_bytes = "2MiB"
+        max_rows = 9
         max_connections = 7
         head_timeout = "100ms"
         body_timeout = "2s"
         idle_timeout = "1m"
         request_timeout = "3s"
         drain_timeout = "1s"
+        [vertex]
+        predict_route = "/predict"
+        health_route = "/health"
+        [sagemaker]
+        models_dir = "/opt/ml/models"
         [log]
         format = "json"
         level = "warn,outhaul=debug"
@@ -88,6 +95,7 @@ fn every_setting_can_be_set_everywhere() {
         ("OUTHAUL_ENGINE", "embedded"),
         ("OUTHAUL_ONNXRUNTIME", "/lib/x.so"),
         ("OUTHAUL_STATE", "postgres://me@db/outhaul"),
+        ("OUTHAUL_DEFAULT_MODEL", "iris"),
         ("OUTHAUL_MODE", "explicit"),
         ("OUTHAUL_LOAD_MODELS", "iris, reviews"),
         ("OUTHAUL_POLL_INTERVAL", "5000ms"),
@@ -101,12 +109,16 @@ fn every_setting_can_be_set_everywhere() {
         ("OUTHAUL_MAX_BODY_BYTES", "1048576"),
         ("OUTHAUL_MAX_HEAD_BYTES", "8192"),
         ("OUTHAUL_MAX_TENSOR_BYTES", "2048KiB"),
+        ("OUTHAUL_MAX_ROWS", "9"),
         ("OUTHAUL_MAX_CONNECTIONS", "7"),
         ("OUTHAUL_HEAD_TIMEOUT", "100ms"),
         ("OUTHAUL_BODY_TIMEOUT", "2s"),
         ("OUTHAUL_IDLE_TIMEOUT", "60s"),
         ("OUTHAUL_REQUEST_TIMEOUT", "3000ms"),
         ("OUTHAUL_DRAIN_TIMEOUT", "1000ms"),
+        ("OUTHAUL_VERTEX_PREDICT_ROUTE", "/predict"),
+        ("OUTHAUL_VERTEX_HEALTH_ROUTE", "/health"),
+        ("OUTHAUL_SAGEMAKER_MODELS_DIR", "/opt/ml/models"),
         ("OUTHAUL_LOG_FORMAT", "json"),
         ("OUTHAUL_LOG_LEVEL", "warn,outhaul=debug"),
         ("OUTHAUL_LOG_REQUESTS", "true"),
@@ -146,6 +158,7 @@ fn every_rule_refuses_what_breaks_it() {
         Case("engine", "must be auto, onnxruntime or embedded", &["'python'", "1", "''"]),
         Case("onnxruntime", "must be a path", &["''", "true"]),
         Case("state", "must be the URL of a store", &["''", "1", "true"]),
+        Case("default_model", "must be a model's name", &["'a/b'", "1", "''"]),
         Case("repository.mode", "must be watch, poll, explicit or once", &["'watched'", "1"]),
         Case("repository.load", "must be names of models", &["'a/b'", "1", "['..']"]),
         Case("repository.poll_interval", "must be a duration from 100ms", &["'1ms'", "30"]),
@@ -175,12 +188,16 @@ fn every_rule_refuses_what_breaks_it() {
             &["8191", "'17MiB'", "'64'", "-1"],
         ),
         Case("limits.max_tensor_bytes", "must be a size of at least 1KiB", &["0", "'none'"]),
+        Case("limits.max_rows", "must be a whole number from 1", &["0", "'many'", "1.5"]),
         Case("limits.max_connections", "must be a whole number from 1", &["0", "'many'"]),
         Case("limits.head_timeout", "must be a duration from 1ms to 24h", &["10", "'0s'"]),
         Case("limits.body_timeout", "must be a duration from 1ms to 24h", &["'25h'"]),
         Case("limits.idle_timeout", "must be a duration from 1ms to 24h", &["'1us'"]),
         Case("limits.request_timeout", "must be a duration from 1ms to 24h", &["'0s'", "''"]),
         Case("limits.drain_timeout", "must be a duration of at most 1h", &["30", "'2h'"]),
+        Case("vertex.predict_route", "must be a path that begins", &["'predict'", "'/'", "1"]),
+        Case("vertex.health_route", "must be a path that begins", &["'/a?b'", "''"]),
+        Case("sagemaker.models_dir", "must be a whole path", &["'models'", "''", "1"]),
         Case("log.format", "must be text or json", &["'xml'", "1"]),
         Case("log.level", "must be off, error, warn, info", &["'loud'", "'a=b'", "''", "1"]),
         Case("log.requests", "must be true or false", &["'yes'", "1", "'true'"]),
@@ -211,6 +228,37 @@ fn places_in_the_environment_may_be_urls() {
 }
 
 #[test]
+fn a_platform_tells_what_nobody_else_does() {
+    let file = "models = ['baked-in']\n[listen]\nhttp = 80\n";
+    let environment = [
+        ("AIP_HTTP_PORT", "8085"),
+        ("SAGEMAKER_BIND_TO_PORT", "8086"),
+        ("AIP_STORAGE_URI", "gs://bucket/model"),
+        ("AIP_PREDICT_ROUTE", "/predict"),
+        ("AIP_HEALTH_ROUTE", ""),
+        ("SAGEMAKER_MULTI_MODEL", "false"),
+    ];
+    let config = Config::resolve(sources(file, &environment, &[])).unwrap();
+    assert_eq!(config.http.value, Listen::On(([0, 0, 0, 0], 8085).into()));
+    assert_eq!(config.http.origin.to_string(), "environment AIP_HTTP_PORT");
+    assert_eq!(config.models.value, [PathBuf::from("gs://bucket/model")]);
+    assert_eq!(config.vertex_predict_route.value.as_deref(), Some("/predict"));
+    assert_eq!(config.vertex_health_route.value, None);
+    assert_eq!(config.sagemaker_models_dir.value, None);
+    let own = [("AIP_HTTP_PORT", "8085"), ("OUTHAUL_HTTP", "127.0.0.1:9")];
+    let config = Config::resolve(sources(file, &own, &[])).unwrap();
+    assert_eq!(config.http.value, Listen::On(([127, 0, 0, 1], 9).into()));
+    let many = [("SAGEMAKER_MULTI_MODEL", "true")];
+    let config = Config::resolve(sources(file, &many, &[])).unwrap();
+    assert_eq!(config.sagemaker_models_dir.value, Some(PathBuf::from("/opt/ml/models")));
+    assert_eq!(
+        problems(file, &[("AIP_HTTP_PORT", "http")]),
+        ["environment variable AIP_HTTP_PORT: \"0.0.0.0:http\": must be an IP address and a port; \
+          write 127.0.0.1:8080, a port alone for this machine only, or off"]
+    );
+}
+
+#[test]
 fn problems_of_all_sources_come_at_once() {
     let file = "lissten = 1\n[listen]\nhttp = 'x'\n[logs]\nlevel = 'info'\n";
     let environment =
@@ -221,12 +269,12 @@ fn problems_of_all_sources_come_at_once() {
         problems(file, &environment),
         [
             "outhaul.toml:1: lissten = 1: unknown key; the keys are models, engine, onnxruntime, \
-             state, repository.mode, repository.load, repository.poll_interval, \
+             state, default_model, repository.mode, repository.load, repository.poll_interval, \
              repository.settle, repository.memory_budget, repository.min_residency, \
              repository.cache_dir, repository.cache_capacity, listen.http, listen.grpc, limits.max_body_bytes, limits.max_head_bytes, \
-             limits.max_tensor_bytes, limits.max_connections, limits.head_timeout, \
+             limits.max_tensor_bytes, limits.max_rows, limits.max_connections, limits.head_timeout, \
              limits.body_timeout, limits.idle_timeout, limits.request_timeout, \
-             limits.drain_timeout, log.format, log.level, log.requests, trace.otlp_endpoint"
+             limits.drain_timeout, vertex.predict_route, vertex.health_route, sagemaker.models_dir, log.format, log.level, log.requests, trace.otlp_endpoint"
                 .to_owned(),
             format!("outhaul.toml:3: listen.http = \"x\": {address}"),
             "outhaul.toml:4: logs: unknown key; did you mean [log]?".to_owned(),

@@ -15,6 +15,7 @@ mod codec;
 mod decode;
 mod describe;
 mod encode;
+mod fields;
 mod repository;
 mod status;
 #[cfg(test)]
@@ -26,12 +27,13 @@ pub mod pb {
     tonic::include_proto!("inference");
 }
 
-pub use codec::{Codec, TooManyFields, check_fields};
+pub use codec::Codec;
 pub use decode::decode_infer;
 pub use describe::{
     model_config, model_metadata, model_statistics, repository_index, server_metadata,
 };
 pub use encode::{encode_error, encode_infer};
+pub use fields::{TooManyFields, check_fields};
 pub use repository::{decode_load, decode_unload, one_repository};
 pub use status::{code, status};
 

@@ -277,7 +277,7 @@ whole_numbers!(u8, u16, u32, u64, i8, i16, i32, i64);
 /// Returns the value of a number that is whole though written with a fraction or an exponent, such
 /// as `5.0` or `1e3`; `None` from where FP64 no longer holds every whole number.
 #[cold]
-fn whole_valued(number: &str) -> Option<i64> {
+pub(crate) fn whole_valued(number: &str) -> Option<i64> {
     const EXACT: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
     let value: f64 = number.parse().ok()?;
     (value.fract() == 0.0 && value.abs() < EXACT).then_some(value as i64)
@@ -342,7 +342,7 @@ fn is_midpoint(wide: f64, data_type: DataType) -> bool {
 /// Rounds to FP32 so that rounding once more, to a type with at least two bits fewer, gives what
 /// rounding once would have: an inexact result gets an odd last bit ("round to odd", Boldo and
 /// Melquiond, "Emulation of a FMA and correctly rounded sums", 2008).
-fn odd(wide: f64) -> f32 {
+pub(crate) fn odd(wide: f64) -> f32 {
     let nearest = wide as f32;
     let back = f64::from(nearest);
     if back == wide || nearest.is_nan() || nearest.to_bits() & 1 == 1 {

@@ -179,12 +179,12 @@ fn write_list<T>(
     out.push(b']');
 }
 
-fn write_integer<N: itoa::Integer>(out: &mut Vec<u8>, number: N) {
+pub(crate) fn write_integer<N: itoa::Integer>(out: &mut Vec<u8>, number: N) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// A float that can tell what JSON has no number for.
-trait JsonFloat: zmij::Float + Copy {
+pub(crate) trait JsonFloat: zmij::Float + Copy {
     fn word(self) -> &'static [u8];
 }
 
@@ -206,7 +206,7 @@ macro_rules! json_floats {
 
 json_floats!(f32, f64);
 
-fn write_float<F: JsonFloat>(out: &mut Vec<u8>, value: F, is_finite: bool) {
+pub(crate) fn write_float<F: JsonFloat>(out: &mut Vec<u8>, value: F, is_finite: bool) {
     if is_finite {
         out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
     } else {
@@ -250,7 +250,7 @@ fn write_microseconds(out: &mut Vec<u8>, duration: Duration) {
 }
 
 /// Writes a string with what JSON needs escaped.
-fn write_string(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let bytes = text.as_bytes();
     let mut written = 0;

@@ -11,8 +11,8 @@
 //! Start with [`decode_infer`] and [`encode_infer`].
 
 mod decode;
-mod elements;
-mod encode;
+pub(crate) mod elements;
+pub(crate) mod encode;
 mod metadata;
 mod parameters;
 mod reader;

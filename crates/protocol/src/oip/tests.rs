@@ -375,7 +375,7 @@ fn every_bad_body_is_explained() {
 
 #[test]
 fn tensors_are_counted_before_they_are_read() {
-    let limits = DecodeLimits { max_tensors: 1, max_rank: 1, max_tensor_bytes: 8 };
+    let limits = DecodeLimits { max_tensors: 1, max_rank: 1, max_tensor_bytes: 8, max_rows: 1 };
     let decode = |inputs: &str, outputs: &str| {
         let body = format!(r#"{{"inputs":[{inputs}],"outputs":[{outputs}]}}"#).into();
         decode_infer(body, None, target(), &limits).map(drop).map_err(|error| error.to_string())
@@ -496,6 +496,7 @@ fn an_answer_is_written_in_the_forms_asked_for() {
     response.id = Some("7\n".into());
     response.timings = Timings {
         load: Duration::ZERO,
+        transform: Duration::ZERO,
         queue: Duration::from_nanos(1_250),
         assemble: Duration::ZERO,
         compute: Duration::from_millis(2),

@@ -40,7 +40,7 @@ impl Faults {
     }
 
     /// Does something one level below, such as `.rows` or `[0]`.
-    fn within<T>(&mut self, step: &str, act: impl FnOnce(&mut Faults) -> T) -> T {
+    pub(crate) fn within<T>(&mut self, step: &str, act: impl FnOnce(&mut Faults) -> T) -> T {
         let outer = self.path.len();
         self.path.push_str(step);
         let done = act(self);

@@ -5,6 +5,7 @@
 //! everything that has no meaning here. Nothing that a user declared is dropped in silence: what
 //! would change an answer or a limit is an error, what would change only speed is a warning.
 
+pub(crate) mod huggingface;
 mod keys;
 mod mlflow;
 mod mlserver;
@@ -40,13 +41,33 @@ pub struct Format {
     pub name: &'static str,
     /// The file that tells it, such as `config.pbtxt`.
     pub file: &'static str,
+    /// Where the file's name may be anybody's: of these files and folders one must be there too.
+    pub beside: &'static [&'static str],
+    /// Whether a `model.toml` beside only adds to what the files say, which hold the model itself.
+    pub is_completed: bool,
     /// Reads the folder that holds the file.
     pub read: fn(folder: &Path) -> Foreign,
 }
 
+impl Format {
+    const fn of(name: &'static str, file: &'static str, read: fn(&Path) -> Foreign) -> Self {
+        Format { name, file, beside: &[], is_completed: false, read }
+    }
+
+    /// Returns whether a folder that has the entries for which `has` is true is of this format.
+    pub fn is_told_by(&self, has: impl Fn(&str) -> bool) -> bool {
+        has(self.file) && (self.beside.is_empty() || self.beside.iter().any(|name| has(name)))
+    }
+}
+
 /// Every format, in the order in which a folder is asked for them. `model.toml` comes before all.
 pub const FORMATS: &[Format] = &[
-    Format { name: "Triton", file: triton::FILE, read: triton::read },
-    Format { name: "MLflow", file: mlflow::FILE, read: mlflow::read },
-    Format { name: "KServe/MLServer", file: mlserver::FILE, read: mlserver::read },
+    Format::of("Triton", triton::FILE, triton::read),
+    Format::of("MLflow", mlflow::FILE, mlflow::read),
+    Format::of("KServe/MLServer", mlserver::FILE, mlserver::read),
+    Format {
+        beside: huggingface::BESIDE,
+        is_completed: true,
+        ..Format::of("Hugging Face", huggingface::FILE, huggingface::read)
+    },
 ];

@@ -181,7 +181,8 @@ impl<L: Loader> Keeper<L> {
             Some(known) if *known.manifest == folder.manifest => Arc::clone(&known.manifest),
             _ => Arc::new(folder.manifest),
         };
-        let found = FoundModel { source, manifest, versions, blocked: None };
+        let beside = folder.beside;
+        let found = FoundModel { source, manifest, beside, versions, blocked: None };
         for (number, version) in &found.versions {
             let id = (name.clone(), *number);
             let refusal = self.sources[source].refused.get(&id);
@@ -223,6 +224,7 @@ impl<L: Loader> Keeper<L> {
         let found = record.found.get_or_insert_with(|| FoundModel {
             source,
             manifest: Arc::new(ModelManifest::default()),
+            beside: crate::Identity::default(),
             versions: BTreeMap::new(),
             blocked: None,
         });
@@ -410,6 +412,7 @@ fn differs(known: &FoundModel, found: &FoundModel) -> bool {
     known.blocked.is_some()
         || known.source != found.source
         || !Arc::ptr_eq(&known.manifest, &found.manifest)
+        || known.beside != found.beside
         || identities(known) != identities(found)
 }
 

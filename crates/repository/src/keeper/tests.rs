@@ -61,6 +61,7 @@ impl Source for Stage {
             name: name(model),
             path: model.into(),
             manifest: manifest.clone(),
+            beside: Identity::default(),
             versions: versions
                 .iter()
                 .map(|(number, content)| VersionArtefact {

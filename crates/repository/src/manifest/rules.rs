@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use outhaul_types::EngineChoice;
@@ -60,4 +61,24 @@ pub(super) fn duration_within(
             format!("write a number with a unit, as in \"{example}\""),
         )
     })
+}
+
+/// Takes the path of a file in the model's folder.
+pub(super) fn below(value: &Value, rule: &str, remedy: &str) -> Result<PathBuf, Rule> {
+    let path = value.text().unwrap_or_default();
+    let mut inside = PathBuf::new();
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(part) => inside.push(part),
+            Component::CurDir => {}
+            Component::ParentDir | Component::Prefix(_) | Component::RootDir => {
+                let remedy = "put the file there and write its path below that folder";
+                return Err(Rule::new("must lie in the model's folder", remedy));
+            }
+        }
+    }
+    match inside.as_os_str().is_empty() {
+        true => Err(Rule::new(rule, remedy)),
+        false => Ok(inside),
+    }
 }

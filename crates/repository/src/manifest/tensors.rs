@@ -1,7 +1,6 @@
 //! Keys that describe tensors: `inputs`, `outputs`, `warmup`.
 
 use std::num::NonZeroUsize;
-use std::path::{Component, Path, PathBuf};
 
 use outhaul_types::{
     DataType, Dimension, Fill, ModelManifest, Shape, ShapePattern, TensorDeclaration, WarmupInput,
@@ -9,7 +8,7 @@ use outhaul_types::{
 };
 
 use super::MOST_ROWS;
-use super::rules::within;
+use super::rules::{below, within};
 use crate::declared::{Faults, Fields};
 use crate::{Declarations, Rule, Value};
 
@@ -172,28 +171,12 @@ fn fill(value: &Value) -> Result<Fill, Rule> {
     match value.text() {
         Some("zeros") => Ok(Fill::Zeros),
         Some("random") => Ok(Fill::Random),
-        Some(path) if !path.is_empty() => below(path).map(Fill::File),
+        Some(path) if !path.is_empty() => {
+            below(value, "must be the path of a file", "leave it out for zeros").map(Fill::File)
+        }
         _ => Err(Rule::new(
             "must be \"zeros\", \"random\" or the path of a file",
             "leave it out for zeros",
         )),
-    }
-}
-
-fn below(path: &str) -> Result<PathBuf, Rule> {
-    let mut inside = PathBuf::new();
-    for component in Path::new(path).components() {
-        match component {
-            Component::Normal(part) => inside.push(part),
-            Component::CurDir => {}
-            Component::ParentDir | Component::Prefix(_) | Component::RootDir => {
-                let remedy = "put the file there and write its path below that folder";
-                return Err(Rule::new("must lie in the model's folder", remedy));
-            }
-        }
-    }
-    match inside.as_os_str().is_empty() {
-        true => Err(Rule::new("must be the path of a file", "leave it out for zeros")),
-        false => Ok(inside),
     }
 }

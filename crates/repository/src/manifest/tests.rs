@@ -1,21 +1,23 @@
 use std::num::NonZeroUsize;
 
 use outhaul_types::{
-    BatchingSpec, DataType, Dimension, EngineChoice, Fill, InstancesSpec, Label, LoadingSpec,
-    ModelVersion, Shape, ShapePattern, TensorDeclaration, VersionPolicy, WarmupInput,
+    BatchingSpec, DataType, Dimension, EngineChoice, Fill, InputTransform, InstancesSpec, Label,
+    LoadingSpec, ModelVersion, OutputTransform, RerankOutput, Shape, ShapePattern,
+    TensorDeclaration, TextInput, TransformSpec, Truncation, VersionPolicy, WarmupInput,
     WarmupRequest,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option::of;
 use proptest::prelude::*;
 
+use super::transform::tests::transforms;
 use super::*;
 
 fn number(number: usize) -> NonZeroUsize {
     NonZeroUsize::new(number).unwrap()
 }
 
-fn read(text: &str) -> Result<ModelManifest, Vec<Problem>> {
+pub(super) fn read(text: &str) -> Result<ModelManifest, Vec<Problem>> {
     validate(Declarations::parse(Path::new("model.toml"), text, MANIFEST_KEYS))
 }
 
@@ -30,6 +32,7 @@ fn every_key_is_read() {
         engine = "embedded"
         versions = { latest = 2 }
         labels = { stable = 3, canary = 4 }
+        sample = "try/rows.json"
         [batching]
         max_rows = 8
         max_request_rows = 64
@@ -59,6 +62,10 @@ fn every_key_is_read() {
         inputs.X = { shape = [32, 4], fill = "random" }
         inputs.A.fill = "warmup/./a.bin"
         [[warmup]]
+        [transform]
+        input = { kind = "text" }
+        [transform.output]
+        kind = "rerank"
     "#;
     let label = |label| Label::new(label).unwrap();
     let tensor = |name: &str| TensorDeclaration {
@@ -124,6 +131,17 @@ fn every_key_is_read() {
             },
             WarmupRequest { name: "warmup-2".to_owned(), ..WarmupRequest::default() },
         ]),
+        transform: TransformSpec {
+            input: Some(InputTransform::Text(TextInput {
+                tokenizer: "tokenizer.json".into(),
+                max_tokens: None,
+                truncation: Truncation::End,
+                pairs: false,
+                prefix: String::new(),
+            })),
+            output: Some(OutputTransform::Rerank(RerankOutput::default())),
+        },
+        sample: Some("try/rows.json".into()),
     };
     assert_eq!(read(text), Ok(expected));
 }
@@ -266,7 +284,7 @@ fn time() -> impl Strategy<Value = Duration> {
         .prop_map(Duration::from_nanos)
 }
 
-fn tensor_name() -> impl Strategy<Value = String> {
+pub(super) fn tensor_name() -> impl Strategy<Value = String> {
     prop_oneof!["[a-z]{1,3}", "[ -~\\n\u{7f}\u{1}äß]{1,4}"]
 }
 
@@ -353,9 +371,10 @@ fn manifests() -> impl Strategy<Value = ModelManifest> {
         |(pin, min_residency, allow_breaking)| LoadingSpec { pin, min_residency, allow_breaking },
     );
     let choices = (engine, versions, btree_map(label, version, 0..3), loading);
-    (choices, batching, instances, queue, (tensors(), tensors(), warmups())).prop_map(
+    let declared = (tensors(), tensors(), warmups(), transforms());
+    (choices, batching, instances, queue, declared).prop_map(
         |((engine, versions, labels, loading), batching, instances, queue, declared)| {
-            let (inputs, outputs, warmup) = declared;
+            let (inputs, outputs, warmup, (transform, sample)) = declared;
             ModelManifest {
                 engine,
                 batching,
@@ -367,6 +386,8 @@ fn manifests() -> impl Strategy<Value = ModelManifest> {
                 warmup,
                 inputs,
                 outputs,
+                transform,
+                sample,
             }
         },
     )

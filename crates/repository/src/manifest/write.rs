@@ -13,6 +13,7 @@ use outhaul_types::{
 };
 
 use super::tensors::default_name;
+use super::transform;
 
 /// Writes a manifest as the text of a `model.toml`, with only what differs from the defaults.
 pub fn write_manifest(manifest: &ModelManifest) -> String {
@@ -24,6 +25,7 @@ pub fn write_manifest(manifest: &ModelManifest) -> String {
     if manifest.warmup.as_ref().is_some_and(Vec::is_empty) {
         top.entry("warmup", "[]");
     }
+    transform::write_sample(top, manifest.sample.as_deref());
 
     let labels = &mut text.section("[labels]");
     for (label, version) in &manifest.labels {
@@ -68,6 +70,7 @@ pub fn write_manifest(manifest: &ModelManifest) -> String {
             section.entry(&key(&declaration.name), tensor(declaration));
         }
     }
+    transform::write(&mut text, &manifest.transform);
     for (index, request) in manifest.warmup.iter().flatten().enumerate() {
         warmup(&mut text, index, request);
     }
@@ -88,10 +91,10 @@ fn warmup(text: &mut Toml, index: usize, request: &WarmupRequest) {
 }
 
 #[derive(Default)]
-struct Toml(String);
+pub(super) struct Toml(String);
 
 impl Toml {
-    fn section<'t>(&'t mut self, header: &'static str) -> Section<'t> {
+    pub(super) fn section<'t>(&'t mut self, header: &'static str) -> Section<'t> {
         Section { text: self, header: Some(header).filter(|header| !header.is_empty()) }
     }
 
@@ -105,21 +108,32 @@ impl Toml {
 }
 
 /// A part of the text. Its header is written before its first entry, so an empty part is nothing.
-struct Section<'t> {
+pub(super) struct Section<'t> {
     text: &'t mut Toml,
     header: Option<&'static str>,
 }
 
 impl Section<'_> {
-    fn entry(&mut self, key: &str, value: impl std::fmt::Display) {
+    pub(super) fn entry(&mut self, key: &str, value: impl std::fmt::Display) {
         if let Some(header) = self.header.take() {
             self.text.header(header);
         }
         self.text.0.push_str(&format!("{key} = {value}\n"));
     }
 
-    fn differing<T: PartialEq + std::fmt::Display>(&mut self, key: &str, value: T, usual: T) {
+    pub(super) fn differing<T: PartialEq + std::fmt::Display>(
+        &mut self,
+        key: &str,
+        value: T,
+        usual: T,
+    ) {
         if value != usual {
+            self.entry(key, value);
+        }
+    }
+
+    pub(super) fn given(&mut self, key: &str, value: Option<impl std::fmt::Display>) {
+        if let Some(value) = value {
             self.entry(key, value);
         }
     }
@@ -186,33 +200,38 @@ fn warmup_input(input: &WarmupInput) -> String {
     table([shape, fill])
 }
 
-fn file(path: &Path) -> String {
-    let path = path.to_string_lossy().replace('\\', if cfg!(windows) { "/" } else { "\\" });
+fn file(file: &Path) -> String {
+    let path = path(file);
     match path.as_str() {
         "zeros" | "random" => string(&format!("./{path}")),
         _ => string(&path),
     }
 }
 
+/// Returns a path as it is written on every system.
+pub(super) fn path(path: &Path) -> String {
+    path.to_string_lossy().replace('\\', if cfg!(windows) { "/" } else { "\\" })
+}
+
 fn duration(duration: Duration) -> String {
     string(&humantime::format_duration(duration).to_string())
 }
 
-fn list(items: impl Iterator<Item = String>) -> String {
+pub(super) fn list(items: impl Iterator<Item = String>) -> String {
     format!("[{}]", items.collect::<Vec<_>>().join(", "))
 }
 
-fn table(entries: impl IntoIterator<Item = Option<String>>) -> String {
+pub(super) fn table(entries: impl IntoIterator<Item = Option<String>>) -> String {
     let entries: Vec<String> = entries.into_iter().flatten().collect();
     if entries.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", entries.join(", ")) }
 }
 
-fn key(name: &str) -> String {
+pub(super) fn key(name: &str) -> String {
     let is_bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if !name.is_empty() && name.chars().all(is_bare) { name.to_owned() } else { string(name) }
 }
 
-fn string(text: &str) -> String {
+pub(super) fn string(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
         match c {

@@ -62,6 +62,7 @@ impl Scene {
         record.found = Some(FoundModel {
             source: 0,
             manifest: Arc::new(manifest),
+            beside: Identity::default(),
             versions: versions.iter().map(version).collect(),
             blocked: None,
         });
@@ -277,6 +278,17 @@ fn a_label_that_is_moved_leads_to_the_old_version_until_the_new_one_answers() {
     assert_eq!((leads(&mut scene), scene.says()), (vec![1], vec![]), "the old one stays");
     scene.serves("a", 2);
     assert_eq!((leads(&mut scene), scene.says()), (vec![2], vec!["retire a 1".to_owned()]));
+}
+
+#[test]
+fn a_file_that_the_manifest_names_is_part_of_an_edition() {
+    let mut scene = Scene::new();
+    scene.found("a", ModelManifest::default(), &[(1, "x")]);
+    scene.serves("a", 1);
+    assert_eq!(scene.says(), Vec::<String>::new());
+    let record = scene.records.models.get_mut(&name("a")).unwrap();
+    record.found.as_mut().unwrap().beside = Identity::new("another tokenizer");
+    assert_eq!(scene.says(), ["load a 1"]);
 }
 
 #[test]

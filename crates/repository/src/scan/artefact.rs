@@ -5,6 +5,8 @@
 //! outside of it, so that folder is all that has to be looked at:
 //! - in a version's folder, everything;
 //! - in a model's own folder, everything but documents, other models and version folders;
+//! - in a folder of Hugging Face, the same without other forms of the weights; with weights that a graph
+//!   is made of, what says how;
 //! - a file that is a whole model, among others: itself, and files whose names go on from its own.
 //!
 //! Invariant: no content is read. Equal identities mean equal content unless somebody turned back
@@ -22,7 +24,7 @@ use sha2::{Digest, Sha256};
 use super::listing::{Ask, Kind, Listed, list};
 use super::{Identity, MODEL_FILE, VersionArtefact, is_onnx};
 use crate::MANIFEST_FILE;
-use crate::formats::FORMATS;
+use crate::formats::{FORMATS, Format, huggingface};
 
 /// Folders in folders are looked at so deep, which is enough for any exporter. Links to folders are
 /// not followed: they may lead in circles.
@@ -80,10 +82,32 @@ pub(super) fn of_listing(
         bytes = bytes.saturating_add(metadata.len());
         changed = changed.max(inode_changed);
     })?;
-    let digest = hash.finalize();
-    let identity: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    let (path, identity) = (model_file.to_owned(), Identity::new(&identity));
+    let (path, identity) = (model_file.to_owned(), of_digest(hash));
     Ok(VersionArtefact { version, path, identity, bytes, changed })
+}
+
+/// Returns what changes when one of these files does; nothing where there are none.
+pub(super) fn of_files(files: &[PathBuf]) -> Identity {
+    if files.is_empty() {
+        return Identity::default();
+    }
+    let mut hash = Sha256::new();
+    for file in files {
+        let name = file.as_os_str().as_encoded_bytes();
+        hash.update((name.len() as u64).to_le_bytes());
+        hash.update(name);
+        // What went away is told from what is there.
+        if let Ok(metadata) = fs::metadata(file) {
+            hash.update(what_changes(&metadata).0);
+        }
+    }
+    of_digest(hash)
+}
+
+fn of_digest(hash: Sha256) -> Identity {
+    let digest = hash.finalize();
+    let text: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    Identity::new(&text)
 }
 
 /// Takes each file with its path below the model file's folder.
@@ -108,6 +132,10 @@ fn each_file(
     let others = belongs.candidates(listed).iter().filter(|entry| entry.name != name);
     each_of(Path::new(""), others.filter(|entry| belongs.holds(entry)), 0, take);
     Ok(())
+}
+
+fn is_told(format: &Format, listed: &[Listed]) -> bool {
+    format.is_told_by(|name| find(listed, OsStr::new(name)).is_some())
 }
 
 fn each_of<'l>(
@@ -141,6 +169,11 @@ enum Belongs<'p> {
     All,
     /// The folder is the model's.
     AllButDocuments,
+    /// The folder is the model's, and holds other forms of it too.
+    OneForm {
+        /// Whether a graph is made of weights, which may lie in several files.
+        is_weights: bool,
+    },
     /// The folder holds other models too.
     NamesThatGoOnFrom(&'p OsStr),
 }
@@ -149,12 +182,17 @@ impl<'p> Belongs<'p> {
     fn of(version: ModelVersion, model_file: &'p Path, listed: &[Listed]) -> Self {
         let folder = model_file.parent().and_then(Path::file_name).unwrap_or_default();
         let is_versions = folder.to_str().is_some_and(|name| name.parse() == Ok(version.0));
-        let is_usual = model_file.file_name() == Some(OsStr::new(MODEL_FILE));
+        let is = |name: &str| model_file.file_name() == Some(OsStr::new(name));
+        let is_usual = is(MODEL_FILE);
+        let is_weights = huggingface::WEIGHTS.into_iter().any(is);
         let models = || listed.iter().filter(|entry| is_onnx(&entry.path)).count();
-        let is_declared =
-            || FORMATS.iter().any(|format| find(listed, OsStr::new(format.file)).is_some());
+        let is_declared = || FORMATS.iter().any(|format| is_told(format, listed));
+        let has_forms =
+            || FORMATS.iter().any(|format| format.is_completed && is_told(format, listed));
         if is_versions && (is_usual || models() == 1) {
             Belongs::All
+        } else if is_weights || has_forms() {
+            Belongs::OneForm { is_weights }
         } else if is_usual || is_declared() {
             Belongs::AllButDocuments
         } else {
@@ -179,16 +217,21 @@ impl<'p> Belongs<'p> {
         }
         match self {
             Belongs::All => true,
+            Belongs::OneForm { is_weights: true } => {
+                entry.path.extension() == Some(OsStr::new("safetensors"))
+                    || entry.name == huggingface::FILE
+            }
+            Belongs::OneForm { is_weights: false } => {
+                let is_form = huggingface::FORMS.iter().any(|form| entry.name == *form);
+                entry.kind != Kind::Folder
+                    && !(is_document(entry) || is_form || is_onnx(&entry.path))
+            }
             Belongs::AllButDocuments => {
                 let name = entry.name.as_encoded_bytes();
                 let is_number = name.iter().all(u8::is_ascii_digit);
                 let is_folder = entry.kind != Kind::Other;
-                let extension = entry.path.extension();
-                let is_document = extension.is_some_and(|extension| {
-                    DOCUMENTS.iter().any(|document| extension == *document)
-                });
                 let declares = FORMATS.iter().any(|format| entry.name == format.file);
-                !(is_document || declares || is_onnx(&entry.path) || is_folder && is_number)
+                !(is_document(entry) || declares || is_onnx(&entry.path) || is_folder && is_number)
             }
             Belongs::NamesThatGoOnFrom(stem) => {
                 let name = entry.name.as_encoded_bytes();
@@ -199,6 +242,11 @@ impl<'p> Belongs<'p> {
             }
         }
     }
+}
+
+fn is_document(entry: &Listed) -> bool {
+    let extension = entry.path.extension();
+    extension.is_some_and(|extension| DOCUMENTS.iter().any(|document| extension == *document))
 }
 
 /// The time is that of the inode: every write sets it, and unlike the time of the content nobody can

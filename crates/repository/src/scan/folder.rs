@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use outhaul_types::{ModelManifest, ModelName, ModelVersion};
 
-use super::artefact::{NOT_A_FILE, artefact, of_listing};
-use super::beside::{Beside, format_in, read_beside, read_beside_listed};
+use super::artefact::{NOT_A_FILE, artefact, of_files, of_listing};
+use super::beside::{Beside, files_of, format_in, read_beside, read_beside_listed};
 use super::listing::{Ask, Kind, Listed, list};
-use super::{MODEL_FILE, ModelFolder, Scan, VersionArtefact, is_onnx, twice};
+use super::{Identity, MODEL_FILE, ModelFolder, Scan, VersionArtefact, is_onnx, twice};
 use crate::formats::tensorflow::{self, read_config};
 use crate::{MANIFEST_FILE, Problem};
 
@@ -214,9 +214,9 @@ impl Scanner {
     fn model_file(&mut self, path: &Path, artefact: impl FnOnce() -> io::Result<VersionArtefact>) {
         let Some(name) = self.name(path.file_stem().unwrap_or_default(), path) else { return };
         let Some(version) = self.readable(&name, path, artefact) else { return };
-        let manifest = ModelManifest::default();
-        let model = ModelFolder { name, path: path.to_owned(), manifest, versions: vec![version] };
-        self.add(model);
+        let (manifest, beside) = (ModelManifest::default(), Identity::default());
+        let (path, versions) = (path.to_owned(), vec![version]);
+        self.add(ModelFolder { name, path, manifest, beside, versions });
     }
 
     /// Takes the models that a file of TensorFlow Serving lists, wherever their folders are.
@@ -289,7 +289,9 @@ impl Scanner {
             }
             Some(_) if versions.is_empty() => {}
             Some(manifest) => {
-                self.add(ModelFolder { name, path: folder.to_owned(), manifest, versions });
+                let beside = of_files(&files_of(&manifest));
+                let path = folder.to_owned();
+                self.add(ModelFolder { name, path, manifest, beside, versions });
             }
         }
     }

@@ -1,6 +1,6 @@
 use std::fs;
 
-use outhaul_types::Fill;
+use outhaul_types::{Fill, InputTransform, Labels, OutputTransform};
 
 use super::*;
 
@@ -269,6 +269,129 @@ fn files_for_warm_up_are_named_by_complete_paths() {
         let leads_out = "b/gone.bin: the link leads out of the model's folder; ";
         assert!(starts.iter().any(|start| start.starts_with(leads_out)), "{starts:?}");
     }
+}
+
+#[test]
+fn files_that_a_transform_needs_are_named_by_complete_paths_and_belong_to_the_edition() {
+    let folder = tree(&["a/1/model.onnx", "a/assets/t.json", "a/labels.txt", "b/model.onnx"]);
+    let at = |path: &str| folder.path().join(path);
+    let declared = "[transform]\ninput = { kind = 'text', tokenizer = 'assets/t.json' }\noutput = { \
+                    kind = 'classification', labels = 'labels.txt' }";
+    fs::write(at("a/model.toml"), declared).unwrap();
+    let scan_all = || scan(&[folder.path()]);
+    let found = scan_all();
+    assert!(found.problems.is_empty(), "{:?}", found.problems);
+    let transform = &found.models[0].manifest.transform;
+    let Some(InputTransform::Text(text)) = &transform.input else { panic!("{transform:?}") };
+    assert_eq!(text.tokenizer, at("a/assets/t.json"));
+    let Some(OutputTransform::Classification(output)) = &transform.output else {
+        panic!("{transform:?}")
+    };
+    assert_eq!(output.labels, Labels::File(at("a/labels.txt")));
+    assert_eq!(found.models[1].beside, Identity::default(), "b names no files");
+
+    assert_eq!(scan_all().models[0].beside, found.models[0].beside, "nothing has changed");
+    let mut before = found.models[0].beside.clone();
+    for file in ["a/assets/t.json", "a/labels.txt"] {
+        fs::write(at(file), "12345").unwrap();
+        let now = scan_all();
+        assert_ne!(now.models[0].beside, before, "{file}");
+        assert_eq!(now.models[0].versions, found.models[0].versions, "{file}");
+        before = now.models[0].beside.clone();
+    }
+    fs::remove_file(at("a/labels.txt")).unwrap();
+    let now = scan_all();
+    let starts = problems(folder.path(), &now);
+    assert!(starts[0].starts_with("a/labels.txt: cannot be read: "), "{starts:?}");
+    assert!(
+        starts[0].ends_with("put the file that transform.output needs here, or mend model.toml")
+    );
+    assert_eq!(now.refused.len(), 1);
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("../b/model.onnx", at("a/labels.txt")).unwrap();
+        let starts = problems(folder.path(), &scan_all());
+        let leads_out = "a/labels.txt: the link leads out of the model's folder; ";
+        assert!(starts[0].starts_with(leads_out), "{starts:?}");
+    }
+}
+
+#[test]
+fn a_sample_is_found_beside_a_model() {
+    struct Case {
+        files: &'static [(&'static str, &'static str)],
+        sample: Option<&'static str>,
+        problems: &'static [&'static str],
+    }
+    let rows = r#"[{"x": 1}, {"x": 2}]"#;
+    let cases = [
+        Case { files: &[("sample.json", "[{}]")], sample: Some("sample.json"), problems: &[] },
+        Case {
+            files: &[("model.toml", ""), ("sample.json", "[{}]"), ("input_example.json", "[{}]")],
+            sample: Some("sample.json"),
+            problems: &[],
+        },
+        Case {
+            files: &[
+                ("model.toml", "sample = 'own.json'"),
+                ("own.json", ""),
+                ("sample.json", "[{}]"),
+            ],
+            sample: Some("own.json"),
+            problems: &[],
+        },
+        Case {
+            files: &[("input_example.json", "[{}]")],
+            sample: Some("input_example.json"),
+            problems: &[],
+        },
+        Case {
+            files: &[("input_example.json", r#"{"columns": ["x"], "data": [[1]]}"#)],
+            sample: None,
+            problems: &[],
+        },
+        Case {
+            files: &[("sample.json", "[1, 2]")],
+            sample: None,
+            problems: &[
+                "m/sample.json: is not a list of rows to try the model with; write a list of \
+                         objects by input name, or rename the file",
+            ],
+        },
+        Case {
+            files: &[("sample.json", "[{}")],
+            sample: None,
+            problems: &["m/sample.json: is no JSON: EOF while parsing a list at line 1 column 3; \
+                         write a list of objects by input name, or rename the file"],
+        },
+        Case {
+            files: &[("model.toml", "sample = 'gone.json'")],
+            sample: None,
+            problems: &[
+                "m/gone.json: cannot be read: No such file or directory (os error 2); put \
+                         the file that sample needs here, or mend model.toml",
+            ],
+        },
+    ];
+    for Case { files, sample, problems } in cases {
+        let folder = tree(&["m/model.onnx"]);
+        for (name, content) in files {
+            fs::write(folder.path().join("m").join(name), content).unwrap();
+        }
+        let found = scan(&[folder.path()]);
+        let expected = sample.map(|sample| folder.path().join("m").join(sample));
+        let taken = found.models.first().and_then(|model| model.manifest.sample.clone());
+        assert_eq!(taken, expected, "{files:?}");
+        assert_eq!(self::problems(folder.path(), &found), problems, "{files:?}");
+    }
+    // A change of it is a new edition, since its rows are kept in memory.
+    let folder = tree(&["m/model.onnx"]);
+    let sample = folder.path().join("m/sample.json");
+    let beside = |content: &str| {
+        fs::write(&sample, content).unwrap();
+        scan(&[folder.path()]).models[0].beside.clone()
+    };
+    assert_ne!(beside("[{}]"), beside(rows));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Where versions come from: a folder of this machine, or an object store.
+//! Where versions come from: a folder of this machine, folders that callers name, or an object store.
 //!
 //! A [`Source`] says what there is ([`Source::look`]) and makes one version's files readable here
 //! ([`Source::fetch`]). Invariant: what `fetch` returns is whole and is the content that the
@@ -7,12 +7,14 @@
 //!
 //! When to look, and what ought to be loaded, is not decided here.
 
+mod added;
 mod cache;
 mod local;
 mod remote;
 
 use std::path::{Path, PathBuf};
 
+pub use added::{AddError, Added};
 pub use cache::Cache;
 pub use local::LocalFolder;
 pub use remote::{Remote, is_url};

@@ -9,10 +9,16 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::{Frame, SizeHint};
-use outhaul_protocol::grpc::FILE_DESCRIPTOR_SET;
 use outhaul_protocol::grpc::pb::grpc_inference_service_server::{
-    GrpcInferenceServiceServer, SERVICE_NAME,
+    self as inference, GrpcInferenceServiceServer,
 };
+use outhaul_protocol::tensorflow_grpc::pb::serving::model_service_server::{
+    self as models, ModelServiceServer,
+};
+use outhaul_protocol::tensorflow_grpc::pb::serving::prediction_service_server::{
+    self as prediction, PredictionServiceServer,
+};
+use outhaul_protocol::{grpc, tensorflow_grpc};
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -24,8 +30,10 @@ use tower::Service as _;
 
 use super::context::GRPC_TIMEOUT;
 use super::health::HealthService;
+use super::answer::Base;
 use super::service::Inference;
-use super::{CONTRACT, GrpcConfig};
+use super::tensorflow::TensorFlow;
+use super::{GrpcConfig, OPEN_INFERENCE, TENSORFLOW};
 use crate::App;
 use crate::pace::Pace;
 
@@ -42,6 +50,8 @@ const COMPRESSIONS: [(&str, CompressionEncoding); 3] = [
 #[derive(Clone)]
 pub struct GrpcService {
     inference: GrpcInferenceServiceServer<Inference>,
+    prediction: PredictionServiceServer<TensorFlow>,
+    models: ModelServiceServer<TensorFlow>,
     /// Health and reflection. Calls to them are rare, so they may cost a search.
     others: Routes,
     app: Arc<App>,
@@ -57,20 +67,22 @@ pub(super) struct Arrived(pub(super) Instant);
 /// Makes the services. `drain` is to be cancelled when the server shuts down, after
 /// [`App::start_draining`]: streams end then, once what they have received is answered.
 pub fn service(app: Arc<App>, config: &GrpcConfig, drain: CancellationToken) -> GrpcService {
-    let inference = Inference {
+    let base = |contract| Base {
         app: Arc::clone(&app),
-        max_stream_requests: config.max_stream_requests.max(1),
+        contract,
         request_timeout: config.request_timeout,
+    };
+    let inference = Inference {
+        base: base(OPEN_INFERENCE),
+        max_stream_requests: config.max_stream_requests.max(1),
         drain: drain.clone(),
     };
-    let inference = COMPRESSIONS.into_iter().fold(
-        GrpcInferenceServiceServer::new(inference)
-            .max_decoding_message_size(config.max_message_bytes),
-        |server, (_, encoding)| server.accept_compressed(encoding),
-    );
+    let tensorflow = TensorFlow { base: base(TENSORFLOW) };
+    let limit = config.max_message_bytes;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(grpc::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tensorflow_grpc::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let others = Routes::new(HealthServer::new(HealthService { app: Arc::clone(&app), drain }))
@@ -79,8 +91,50 @@ pub fn service(app: Arc<App>, config: &GrpcConfig, drain: CancellationToken) -> 
         .prepare();
     let pace = Pace { timeout: config.body_timeout, min_rate: config.min_body_rate };
     let has_request_timeout = config.request_timeout.is_some();
-    GrpcService { inference, others, app, pace, has_request_timeout }
+    GrpcService {
+        inference: GrpcInferenceServiceServer::new(inference).accepting(limit),
+        prediction: PredictionServiceServer::new(tensorflow.clone()).accepting(limit),
+        models: ModelServiceServer::new(tensorflow).accepting(limit),
+        others,
+        app,
+        pace,
+        has_request_timeout,
+    }
 }
+
+/// What tonic generates for every service alike, but under no trait.
+trait Generated: Clone {
+    /// Sets the most bytes of a message and how it may be compressed.
+    fn accepting(self, max_message_bytes: usize) -> Self;
+
+    /// Compresses answers as a request was.
+    fn answering(&self, request: &HeaderMap) -> Self;
+}
+
+macro_rules! generated {
+    ($($server:ty),*) => {
+        $(impl Generated for $server {
+            fn accepting(self, max_message_bytes: usize) -> Self {
+                let server = self.max_decoding_message_size(max_message_bytes);
+                let accept = |server: Self, (_, encoding)| server.accept_compressed(encoding);
+                COMPRESSIONS.into_iter().fold(server, accept)
+            }
+
+            fn answering(&self, request: &HeaderMap) -> Self {
+                match compression(request) {
+                    Some(encoding) => self.clone().send_compressed(encoding),
+                    None => self.clone(),
+                }
+            }
+        })*
+    };
+}
+
+generated!(
+    GrpcInferenceServiceServer<Inference>,
+    PredictionServiceServer<TensorFlow>,
+    ModelServiceServer<TensorFlow>
+);
 
 impl<B> hyper::service::Service<Request<B>> for GrpcService
 where
@@ -92,30 +146,39 @@ where
     type Future = Call;
 
     fn call(&self, mut request: Request<B>) -> Call {
-        let method = request.uri().path().strip_prefix('/').and_then(|path| {
-            let method = path.strip_prefix(SERVICE_NAME)?;
-            method.strip_prefix('/')
-        });
-        let Some(method) = method else {
-            let mut others = self.others.clone();
-            return Call { answer: Box::pin(others.call(request)), unfinished: None };
+        let path = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
+        let contract = match path {
+            Some((inference::SERVICE_NAME, _)) => OPEN_INFERENCE,
+            Some((prediction::SERVICE_NAME | models::SERVICE_NAME, _)) => TENSORFLOW,
+            _ => {
+                let mut others = self.others.clone();
+                return Call { answer: Box::pin(others.call(request)), unfinished: None };
+            }
         };
-        let is_stream = method == "ModelStreamInfer";
+        let (is_stream, is_models) = match path {
+            Some((service, method)) => {
+                (method == "ModelStreamInfer", service == models::SERVICE_NAME)
+            }
+            None => (false, false),
+        };
         let started = Instant::now();
         if self.has_request_timeout || request.headers().contains_key(GRPC_TIMEOUT) {
             request.extensions_mut().insert(Arrived(started));
         }
-        let mut inference = self.inference.clone();
-        if let Some(encoding) = compression(request.headers()) {
-            inference = inference.send_compressed(encoding);
-        }
-        let answer = if is_stream {
-            inference.call(request)
+        let pace = self.pace;
+        let timed = |body| TimedBody { body, pace, received: 0, timer: None };
+        let answer = if contract == TENSORFLOW {
+            if is_models {
+                self.models.answering(request.headers()).call(request.map(timed))
+            } else {
+                self.prediction.answering(request.headers()).call(request.map(timed))
+            }
+        } else if is_stream {
+            self.inference.answering(request.headers()).call(request)
         } else {
-            let pace = self.pace;
-            inference.call(request.map(|body| TimedBody { body, pace, received: 0, timer: None }))
+            self.inference.answering(request.headers()).call(request.map(timed))
         };
-        let unfinished = Unfinished { started, app: Arc::clone(&self.app) };
+        let unfinished = Unfinished { started, contract, app: Arc::clone(&self.app) };
         Call { answer, unfinished: Some(unfinished) }
     }
 }
@@ -160,13 +223,14 @@ impl Drop for Call {
 /// A call that has no answer yet.
 struct Unfinished {
     started: Instant,
+    contract: &'static str,
     app: Arc<App>,
 }
 
 impl Unfinished {
     fn record(self, code: Code) {
         let total = self.started.elapsed();
-        self.app.server_metrics().record_call(CONTRACT, code as u16, total, 0, 0);
+        self.app.server_metrics().record_call(self.contract, code as u16, total, 0, 0);
     }
 }
 

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, Stream};
-use outhaul_protocol::grpc::pb::grpc_inference_service_server::SERVICE_NAME;
+use outhaul_protocol::grpc::pb::grpc_inference_service_server as inference;
+use outhaul_protocol::tensorflow_grpc::pb::serving::{
+    model_service_server as models, prediction_service_server as prediction,
+};
 use outhaul_types::{Classify, ErrorKind, VersionChoice};
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +23,7 @@ use crate::App;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Answers `Check` and `Watch`. The names that have a state are `""` (the server as a whole), the
-/// inference service, and every model.
+/// services of predictions, and every model.
 #[derive(Clone)]
 pub(super) struct HealthService {
     pub(super) app: Arc<App>,
@@ -31,7 +34,10 @@ impl HealthService {
     /// Returns the state of a name, or `None` where it has none.
     fn state(&self, name: &str) -> Option<ServingStatus> {
         let serving = match name {
-            "" | SERVICE_NAME => self.app.is_ready(),
+            ""
+            | inference::SERVICE_NAME
+            | prediction::SERVICE_NAME
+            | models::SERVICE_NAME => self.app.is_ready(),
             model => match self.app.router().readiness(model, &VersionChoice::Latest) {
                 Ok(_) => true,
                 Err(error) if error.kind() == ErrorKind::NotFound => return None,

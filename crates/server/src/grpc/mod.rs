@@ -1,9 +1,9 @@
-//! The gRPC listener: the Open Inference Protocol, health and reflection.
+//! The gRPC listener: the Open Inference Protocol, TensorFlow Serving, health and reflection.
 //!
 //! The way of a call: [`listener`](serve) accepts the connection and speaks HTTP/2 on it;
-//! [`GrpcService`] sends the call to the inference service, or to health and reflection; the
-//! inference service reads what surrounds the request (deadline, trace, id), decodes the message,
-//! asks [`Router::infer`], and encodes the answer.
+//! [`GrpcService`] sends the call to the service that it names; that service reads what surrounds the
+//! request (deadline, trace, id), decodes the message, asks [`Router::infer`], and encodes the answer.
+//! What the services of predictions do alike is in `answer`.
 //!
 //! Invariants: a call that its client gives up, or whose connection ends, drops the router's future,
 //! so work that still waits is never run. Answers on one stream keep the order of its requests. What
@@ -21,6 +21,7 @@ mod dispatch;
 mod health;
 mod listener;
 mod service;
+mod tensorflow;
 
 use std::time::Duration;
 
@@ -30,8 +31,9 @@ use outhaul_router::Router;
 pub use dispatch::{GrpcService, service};
 pub use listener::{DrainError, serve};
 
-/// The contract's name in the metrics.
-const CONTRACT: &str = "oip_grpc";
+/// The contracts' names in the metrics.
+const OPEN_INFERENCE: &str = "oip_grpc";
+const TENSORFLOW: &str = "tensorflow_grpc";
 
 /// How the gRPC listener behaves. Every field has a default.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,8 +2,7 @@
 
 use std::future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::stream::{self, Stream, StreamExt};
 use outhaul_protocol::describe as facts;
@@ -12,24 +11,22 @@ use outhaul_protocol::grpc::pb::infer_parameter::ParameterChoice;
 use outhaul_protocol::grpc::pb::*;
 use outhaul_protocol::grpc::{self, encode_error};
 use outhaul_protocol::{LoadRequest, ProtocolError};
-use outhaul_router::{ModelDescription, Router, RouterError};
+use outhaul_router::{Router, RouterError};
 use outhaul_types::{Classify, ErrorKind, VersionChoice};
+use prost::Message;
 use tokio_util::sync::CancellationToken;
-use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::CONTRACT;
-use super::answer::{infer, refuse};
-use super::context::{Caller, REQUEST_ID};
-use super::dispatch::Arrived;
-use crate::App;
+use super::answer::{Asked, Base, named};
+use super::context::Caller;
+use crate::answered::Answered;
 use crate::describe::{self, Index, SERVER};
 
 /// Answers the methods.
+#[derive(Clone)]
 pub(super) struct Inference {
-    pub(super) app: Arc<App>,
+    pub(super) base: Base,
     pub(super) max_stream_requests: usize,
-    pub(super) request_timeout: Option<Duration>,
     /// Cancelled when the server shuts down: streams end then, after what they have received is
     /// answered.
     pub(super) drain: CancellationToken,
@@ -37,27 +34,59 @@ pub(super) struct Inference {
 
 impl Inference {
     fn router(&self) -> &Router {
-        self.app.router()
+        self.base.app.router()
     }
 
-    fn caller<T>(&self, request: &Request<T>) -> Result<(Caller, Instant), Status> {
-        let arrived = request.extensions().get::<Arrived>();
-        let arrived = arrived.map_or_else(Instant::now, |Arrived(instant)| *instant);
-        let new_id = || self.app.next_request_id();
-        let caller = Caller::read(request.metadata(), arrived, new_id)?;
-        Ok((caller, arrived))
-    }
-
-    /// Describes a version, which is loaded where that takes a request.
-    async fn describe(
+    /// Answers one message. `route` names the span.
+    async fn infer(
         &self,
-        name: &str,
-        version: &VersionChoice,
-        (caller, arrived): (Caller, Instant),
-    ) -> Result<Arc<ModelDescription>, Status> {
-        let caller = caller.within(self.request_timeout, arrived);
-        let described = self.router().describe(name, version, caller.context.deadline).await;
-        described.map_err(|error| refuse(&self.app, &error, &caller))
+        message: ModelInferRequest,
+        caller: &Caller,
+        route: &'static str,
+    ) -> Result<ModelInferResponse, Status> {
+        let request_bytes = message.encoded_len();
+        // Kept only where it will be told.
+        let model = match Answered::is_wanted(&self.base.app) {
+            true => message.model_name.clone(),
+            false => String::new(),
+        };
+        let asked = Asked { route, model: &model, request_bytes };
+        let prediction = async {
+            let request = grpc::decode_infer(message, &self.base.app.config().decode_limits)
+                .map_err(|error| self.base.refuse(&error, caller))?;
+            let response = self.router().infer(request, &caller.context).await;
+            let response = response.map_err(|error| self.base.refuse(&error, caller))?;
+            let (version, timings) = (response.version.0, response.timings);
+            Ok((grpc::encode_infer(response), version, timings))
+        };
+        self.base.tell(asked, caller, prediction).await
+    }
+
+    /// Answers one message of a stream. A failure is an answer too: it does not end the stream.
+    async fn infer_in_stream(
+        &self,
+        message: ModelInferRequest,
+        caller: &Caller,
+    ) -> ModelStreamInferResponse {
+        let started = Instant::now();
+        let (model, id) = (message.model_name.clone(), message.id.clone());
+        let route = "inference.GRPCInferenceService/ModelStreamInfer";
+        match self.infer(message, caller, route).await {
+            Ok(mut response) => {
+                // Triton's clients wait for this where a model may answer more than once.
+                let last =
+                    InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
+                response.parameters.insert("triton_final_response".to_owned(), last);
+                let error_message = String::new();
+                ModelStreamInferResponse { error_message, infer_response: Some(response) }
+            }
+            Err(status) => {
+                let code = status.code() as u16;
+                let metrics = self.base.app.server_metrics();
+                metrics.record_call(self.base.contract, code, started.elapsed(), 0, 0);
+                encode_error(model, id, status.message().to_owned())
+            }
+        }
     }
 }
 
@@ -74,7 +103,7 @@ impl GrpcInferenceService for Inference {
         &self,
         _: Request<ServerReadyRequest>,
     ) -> Result<Response<ServerReadyResponse>, Status> {
-        let ready = self.app.is_ready();
+        let ready = self.base.app.is_ready();
         Ok(Response::new(ServerReadyResponse { ready }))
     }
 
@@ -104,10 +133,10 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<ModelMetadataRequest>,
     ) -> Result<Response<ModelMetadataResponse>, Status> {
-        let caller = self.caller(&request)?;
+        let caller = self.base.limited_caller(&request)?;
         let ModelMetadataRequest { name, version } = request.into_inner();
         let version = version_choice(&version)?;
-        let description = self.describe(&name, &version, caller).await?;
+        let description = self.base.describe(&name, &version, &caller).await?;
         let versions = describe::versions(self.router(), &description, &version);
         Ok(Response::new(grpc::model_metadata(&facts::ModelMetadata {
             name: description.name.as_str(),
@@ -122,22 +151,9 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<ModelInferRequest>,
     ) -> Result<Response<ModelInferResponse>, Status> {
-        let (caller, arrived) = self.caller(&request)?;
-        let caller = caller.within(self.request_timeout, arrived);
+        let caller = self.base.limited_caller(&request)?;
         let route = "inference.GRPCInferenceService/ModelInfer";
-        match infer(&self.app, request.into_inner(), &caller, route).await {
-            Ok(message) => {
-                let mut response = Response::new(message);
-                if caller.gave_id {
-                    name_request(response.metadata_mut(), &caller);
-                }
-                Ok(response)
-            }
-            Err(mut status) => {
-                name_request(status.metadata_mut(), &caller);
-                Err(status)
-            }
-        }
+        named(self.infer(request.into_inner(), &caller, route).await, &caller)
     }
 
     type ModelStreamInferStream =
@@ -147,18 +163,18 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<Streaming<ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
-        let (caller, _) = self.caller(&request)?;
-        let (app, limit) = (Arc::clone(&self.app), self.request_timeout);
+        let (caller, _) = self.base.caller(&request)?;
+        let service = self.clone();
         let answers = request
             .into_inner()
             .take_until(self.drain.clone().cancelled_owned())
             .map(move |message| {
-                let (app, caller) = (Arc::clone(&app), caller.clone());
+                let (service, caller) = (service.clone(), caller.clone());
                 // The caller's deadline is that of the stream, the server's that of each message.
-                let caller = caller.within(limit, Instant::now());
+                let caller = caller.within(service.base.request_timeout, Instant::now());
                 async move {
                     match message {
-                        Ok(message) => Ok(answer_in_stream(&app, message, &caller).await),
+                        Ok(message) => Ok(service.infer_in_stream(message, &caller).await),
                         // The stream is broken; tonic ends it here.
                         Err(status) => Err(status),
                     }
@@ -177,9 +193,10 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<ModelConfigRequest>,
     ) -> Result<Response<ModelConfigResponse>, Status> {
-        let caller = self.caller(&request)?;
+        let caller = self.base.limited_caller(&request)?;
         let ModelConfigRequest { name, version } = request.into_inner();
-        let description = self.describe(&name, &version_choice(&version)?, caller).await?;
+        let version = version_choice(&version)?;
+        let description = self.base.describe(&name, &version, &caller).await?;
         let platform = describe::platform(&description);
         let config = describe::config(&description, &platform);
         Ok(Response::new(grpc::model_config(&config, &describe::properties(&description))))
@@ -216,11 +233,11 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<RepositoryModelLoadRequest>,
     ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
-        let (caller, _) = self.caller(&request)?;
+        let (caller, _) = self.base.caller(&request)?;
         let decoded = grpc::decode_load(request.into_inner());
         let (model, LoadRequest { version }) = decoded.map_err(wrong)?;
         let loaded = self.router().load(&model, version).await;
-        loaded.map_err(|error| refuse(&self.app, &error, &caller))?;
+        loaded.map_err(|error| self.base.refuse(&error, &caller))?;
         Ok(Response::new(RepositoryModelLoadResponse {}))
     }
 
@@ -228,43 +245,11 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<RepositoryModelUnloadRequest>,
     ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
-        let (caller, _) = self.caller(&request)?;
+        let (caller, _) = self.base.caller(&request)?;
         let model = grpc::decode_unload(request.into_inner()).map_err(wrong)?;
         let unloaded = self.router().unload(&model).await;
-        unloaded.map_err(|error| refuse(&self.app, &error, &caller))?;
+        unloaded.map_err(|error| self.base.refuse(&error, &caller))?;
         Ok(Response::new(RepositoryModelUnloadResponse {}))
-    }
-}
-
-/// Answers one message of a stream. A failure is an answer too: it does not end the stream.
-async fn answer_in_stream(
-    app: &App,
-    message: ModelInferRequest,
-    caller: &Caller,
-) -> ModelStreamInferResponse {
-    let started = Instant::now();
-    let (model, id) = (message.model_name.clone(), message.id.clone());
-    let route = "inference.GRPCInferenceService/ModelStreamInfer";
-    match infer(app, message, caller, route).await {
-        Ok(mut response) => {
-            // Triton's clients wait for this where a model may answer more than once.
-            let last = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
-            response.parameters.insert("triton_final_response".to_owned(), last);
-            let error_message = String::new();
-            ModelStreamInferResponse { error_message, infer_response: Some(response) }
-        }
-        Err(status) => {
-            let code = status.code() as u16;
-            app.server_metrics().record_call(CONTRACT, code, started.elapsed(), 0, 0);
-            encode_error(model, id, status.message().to_owned())
-        }
-    }
-}
-
-fn name_request(metadata: &mut MetadataMap, caller: &Caller) {
-    // An id that came as a header is one; those made here are plain text.
-    if let Ok(id) = MetadataValue::try_from(caller.context.id.as_str()) {
-        metadata.insert(REQUEST_ID, id);
     }
 }
 

@@ -45,6 +45,17 @@ pub struct HttpConfig {
     /// The model of calls that name none: `/invocations`, `/score` and the like. Default: the only
     /// model, where there is one only.
     pub default_model: Option<Name>,
+    /// The paths of Vertex AI's contract. Default: none, the contract is not served.
+    pub vertex: Option<VertexRoutes>,
+}
+
+/// The paths that Vertex AI asks, as the platform says them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VertexRoutes {
+    /// `POST` to it is a prediction of the default model: `AIP_PREDICT_ROUTE`.
+    pub predict: String,
+    /// `GET` of it tells whether the server is ready: `AIP_HEALTH_ROUTE`.
+    pub health: String,
 }
 
 impl Default for HttpConfig {
@@ -62,6 +73,7 @@ impl Default for HttpConfig {
             request_timeout: None,
             min_compressed_bytes: 1 << 10,
             default_model: None,
+            vertex: None,
         }
     }
 }
@@ -94,6 +106,11 @@ impl HttpConfig {
                 return Err(InvalidConfig { key, must: "be at least 1 ms" });
             }
         }
+        if let Some(VertexRoutes { predict, health }) = &self.vertex {
+            for (key, route) in [("vertex.predict", predict), ("vertex.health", health)] {
+                check_route(key, route)?;
+            }
+        }
         match self.max_head_bytes {
             0..SMALLEST_HEAD => {
                 Err(InvalidConfig { key: "max_head_bytes", must: "be at least 8192" })
@@ -103,6 +120,22 @@ impl HttpConfig {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Checks that a path can be asked for.
+fn check_route(key: &'static str, route: &str) -> Result<(), InvalidConfig> {
+    let is_path = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
+    match route {
+        _ if !route.starts_with('/') => Err(InvalidConfig { key, must: "begin with '/'" }),
+        _ if !route.bytes().all(is_path) => {
+            Err(InvalidConfig { key, must: "be a path without blanks, '?' and '#'" })
+        }
+        // Predictions there never reach the routes.
+        _ if route.starts_with("/v2/models/") => {
+            Err(InvalidConfig { key, must: "not be a path of the Open Inference Protocol" })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -128,5 +161,18 @@ mod tests {
         assert_eq!(error.to_string(), "'max_head_bytes' must be at least 8192");
         let never = HttpConfig { idle_timeout: Duration::ZERO, ..HttpConfig::default() };
         assert_eq!(never.validate().unwrap_err().key, "idle_timeout");
+        for (predict, health, expected) in [
+            ("/predict", "/", None),
+            ("predict", "/health", Some("'vertex.predict' must begin with '/'")),
+            ("/p", "/h?x", Some("'vertex.health' must be a path without blanks, '?' and '#'")),
+            ("/v2/models/m/infer", "/h", {
+                Some("'vertex.predict' must not be a path of the Open Inference Protocol")
+            }),
+        ] {
+            let routes = VertexRoutes { predict: predict.to_owned(), health: health.to_owned() };
+            let config = HttpConfig { vertex: Some(routes), ..HttpConfig::default() };
+            let error = config.validate().err().map(|error| error.to_string());
+            assert_eq!(error.as_deref(), expected);
+        }
     }
 }

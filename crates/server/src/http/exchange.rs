@@ -18,8 +18,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use outhaul_monitor::trace::SpanStatus;
 use outhaul_protocol::oip::Target;
 use outhaul_protocol::{DecodeLimits, ProtocolError, Schema};
-use outhaul_router::ModelDescription;
 use outhaul_types::{InferRequest, InferResponse, Name, RequestContext, VersionChoice};
+
+pub(super) use crate::describe::schema;
 
 use super::answer::{Answer, Failure, json};
 use super::infer::{Seen, Unanswered, failure, off_thread, output_bytes, pack, tell, unpack};
@@ -136,7 +137,7 @@ pub(super) async fn exchange<C: Contract>(
     let trace = headers::trace(&call.headers);
     let accepted = coding::of_answer(&call.headers);
     let answer = match predict(shared, &contract, call, body, &mut seen).await {
-        Ok(written) => write(shared, &seen.id, accepted, written).await,
+        Ok(written) => write(shared, &seen, accepted, written).await,
         Err(failure) => Err(failure),
     };
     unanswered.answered = true;
@@ -194,16 +195,6 @@ async fn predict<C: Contract>(
     encoded.map_err(|error| failure(app, C::NAME, &seen.id, &error))
 }
 
-/// Returns what codecs may know of a model.
-pub(super) fn schema(model: &ModelDescription) -> Schema<'_> {
-    Schema {
-        name: model.name.as_str(),
-        version: model.version,
-        signature: &model.signature,
-        interface: &model.interface,
-    }
-}
-
 async fn infer_all(
     shared: &Shared,
     requests: Vec<InferRequest>,
@@ -223,7 +214,7 @@ async fn infer_all(
 
 async fn write(
     shared: &Shared,
-    id: &Name,
+    seen: &Seen,
     accepted: Option<coding::Coding>,
     written: Written,
 ) -> Result<Answer, Failure> {
@@ -231,13 +222,16 @@ async fn write(
     let coding = accepted.filter(|_| body.len() >= shared.config.min_compressed_bytes);
     let body = match coding {
         None => body,
-        Some(coding) => pack(&shared.app, id, coding, body).await?,
+        Some(coding) => pack(&shared.app, &seen.id, coding, body).await?,
     };
     let mut answer = json(StatusCode::OK, body);
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, content_type);
+    let fields = answer.headers_mut();
+    fields.insert(CONTENT_TYPE, content_type);
+    if let Some(timings) = seen.timings.and_then(|timings| headers::server_timing(&timings)) {
+        fields.insert(headers::SERVER_TIMING, timings);
+    }
     if let Some(coding) = coding {
-        headers.insert(CONTENT_ENCODING, coding.header());
+        fields.insert(CONTENT_ENCODING, coding.header());
     }
     Ok(answer)
 }

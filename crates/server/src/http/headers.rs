@@ -1,10 +1,11 @@
 //! What a request's headers say beside its body.
 
+use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use outhaul_types::{Deadline, Name, RequestContext, TraceParent};
+use outhaul_types::{Deadline, Name, RequestContext, Timings, TraceParent};
 
 use super::HttpConfig;
 use super::answer::Failure;
@@ -17,6 +18,8 @@ pub(crate) const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-reques
 /// The length of the JSON in front of binary data.
 pub(crate) const JSON_LENGTH: HeaderName =
     HeaderName::from_static("inference-header-content-length");
+/// Where the time of an answer went (W3C Server Timing).
+pub(crate) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The longest id that a caller may choose.
@@ -71,6 +74,24 @@ pub(crate) fn context(
 /// Returns the caller's place in its trace. One that is not valid counts as none.
 pub(crate) fn trace(headers: &HeaderMap) -> Option<TraceParent> {
     TraceParent::parse(headers.get(&TRACEPARENT)?.to_str().ok()?)
+}
+
+/// Writes where the time went, in milliseconds, stages that took none left out.
+pub(crate) fn server_timing(timings: &Timings) -> Option<HeaderValue> {
+    let stages = [
+        ("load", timings.load),
+        ("transform", timings.transform),
+        ("queue", timings.queue),
+        ("assemble", timings.assemble),
+        ("compute", timings.compute),
+        ("split", timings.split),
+    ];
+    let mut text = String::with_capacity(96);
+    for (stage, time) in stages.into_iter().filter(|(_, time)| !time.is_zero()) {
+        let comma = if text.is_empty() { "" } else { ", " };
+        let _ = write!(text, "{comma}{stage};dur={:.3}", time.as_secs_f64() * 1e3);
+    }
+    HeaderValue::from_str(&text).ok().filter(|_| !text.is_empty())
 }
 
 /// Returns the length of the JSON in front of binary data.

@@ -36,7 +36,6 @@ mod headers;
 mod infer;
 mod openai;
 mod openapi;
-mod page;
 mod pages;
 mod repository;
 mod routes;
@@ -51,7 +50,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
-pub use config::{HttpConfig, InvalidConfig};
+pub use config::{HttpConfig, InvalidConfig, VertexRoutes};
 
 use crate::App;
 

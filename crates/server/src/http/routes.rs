@@ -21,7 +21,7 @@ use outhaul_types::{Classify, Deadline, ErrorKind, Name, VersionChoice};
 use super::answer::{Answer, Failure, json};
 use super::infer::{failure, infer, pack};
 use super::{
-    Shared, azure, coding, graphql, headers, openai, openapi, page, pages, repository, sagemaker,
+    Shared, azure, coding, graphql, headers, openai, openapi, pages, repository, sagemaker,
     tensorflow, vertex,
 };
 use crate::describe::{SERVER, config, platform, properties, statistics, versions};
@@ -44,7 +44,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> axum::Router {
     let predictions = axum::Router::new()
         .route("/v2/models/{model}/infer", post(predict))
         .route("/v2/models/{model}/versions/{version}/infer", post(predict));
-    axum::Router::new()
+    let routes = axum::Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
         .route("/v2", get(server_metadata))
@@ -64,9 +64,9 @@ pub(super) fn routes(shared: Arc<Shared>) -> axum::Router {
         .merge(pages::routes())
         .merge(sagemaker::routes())
         .merge(tensorflow::routes())
-        .merge(vertex::routes())
         .fallback(no_such_path)
-        .method_not_allowed_fallback(no_such_method)
+        .method_not_allowed_fallback(no_such_method);
+    vertex::before(routes, &shared)
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), observe))
         .with_state(shared)
 }
@@ -225,10 +225,7 @@ async fn index(State(shared): App, headers: HeaderMap) -> Handled {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     // A browser asks for HTML by name; a machine asks for anything.
     if accepted.into_iter().any(|value| value.contains("text/html")) {
-        let mut answer = json(StatusCode::OK, page::index(&shared.app).into());
-        let html = HeaderValue::from_static("text/html; charset=utf-8");
-        answer.headers_mut().insert(CONTENT_TYPE, html);
-        return Ok(boxed(answer));
+        return Ok(pages::answer(StatusCode::OK, pages::list(&shared.app)));
     }
     found(Bytes::from_static(br#"{"status":"alive"}"#))
 }
@@ -255,7 +252,7 @@ async fn ready(State(shared): App) -> Handled {
 }
 
 /// Describes the version that a path names, which is loaded where that takes a request.
-async fn describe(
+pub(super) async fn describe(
     shared: &Shared,
     target: &Target,
     asked: &Asked,

@@ -151,6 +151,8 @@ async fn health_is_that_of_the_models() {
     let cases = [
         ("", Ok(ServingStatus::Serving)),
         ("inference.GRPCInferenceService", Ok(ServingStatus::Serving)),
+        ("tensorflow.serving.PredictionService", Ok(ServingStatus::Serving)),
+        ("tensorflow.serving.ModelService", Ok(ServingStatus::Serving)),
         ("double", Ok(ServingStatus::Serving)),
         ("damaged", Ok(ServingStatus::NotServing)),
         ("nobody", Err(Code::NotFound)),
@@ -178,6 +180,8 @@ async fn the_services_describe_themselves() {
     let questions = [
         MessageRequest::ListServices(String::new()),
         MessageRequest::FileContainingSymbol("inference.ModelInferRequest".into()),
+        MessageRequest::FileContainingSymbol("tensorflow.serving.PredictRequest".into()),
+        MessageRequest::FileContainingSymbol("tensorflow.TensorProto".into()),
     ];
     let questions = questions.map(|question| ServerReflectionRequest {
         host: String::new(),
@@ -190,11 +194,19 @@ async fn the_services_describe_themselves() {
         panic!("{answers:?}");
     };
     let names: Vec<_> = services.service.iter().map(|service| service.name.as_str()).collect();
-    for name in ["inference.GRPCInferenceService", "grpc.health.v1.Health"] {
+    for name in [
+        "inference.GRPCInferenceService",
+        "tensorflow.serving.PredictionService",
+        "tensorflow.serving.ModelService",
+        "grpc.health.v1.Health",
+    ] {
         assert!(names.contains(&name), "{names:?}");
     }
-    assert!(matches!(
-        &answers[1].message_response,
-        Some(MessageResponse::FileDescriptorResponse(files)) if !files.file_descriptor_proto.is_empty()
-    ));
+    assert_eq!(answers.len(), 4);
+    for answer in &answers[1..] {
+        assert!(matches!(
+            &answer.message_response,
+            Some(MessageResponse::FileDescriptorResponse(files)) if !files.file_descriptor_proto.is_empty()
+        ));
+    }
 }

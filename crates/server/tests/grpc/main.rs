@@ -12,3 +12,4 @@ mod repository;
 #[path = "../shared/repository.rs"]
 mod shelf;
 mod stream;
+mod tensorflow;

@@ -10,9 +10,10 @@ use outhaul_onnx::RowIndependence;
 use outhaul_repository::{Catalog, Resident, VersionState};
 use outhaul_router::{Declared, Router, ServedVersion, VersionPlan};
 use outhaul_server::{App, AppConfig};
+use outhaul_transform::Transform;
 use outhaul_types::{
     BoundInputs, DataType, Dimension, InstanceCount, ModelManifest, ModelName, ModelSignature,
-    ModelVersion, ShapePattern, TensorSpec, Tensors,
+    ModelVersion, ShapePattern, TensorSpec, Tensors, TransformSpec,
 };
 
 /// How long a test waits for what is to happen before it fails.
@@ -97,6 +98,7 @@ pub struct Model {
     columns: [usize; 2],
     rows: RowIndependence,
     capacity: Option<NonZeroUsize>,
+    transform: TransformSpec,
     run: Run,
 }
 
@@ -113,6 +115,7 @@ impl Model {
             columns: [columns; 2],
             rows: RowIndependence::NoBatch { reason: "it is a <script>".into() },
             capacity: None,
+            transform: TransformSpec::default(),
             run: Arc::new(run),
         }
     }
@@ -147,10 +150,14 @@ impl Model {
         }
         let signature =
             ModelSignature { inputs: vec![spec("X", given)], outputs: vec![spec("Y", answered)] };
+        manifest.transform = self.transform;
+        let declared = Declared::apply(&signature, &manifest).unwrap();
         VersionPlan {
             name: ModelName::new(self.name).unwrap(),
             version: ModelVersion(1),
-            declared: Declared::apply(&signature, &manifest).unwrap(),
+            transform: Transform::build(&manifest.transform, &declared.outer).unwrap(),
+            sample: None,
+            declared,
             signature,
             rows: self.rows,
             manifest,
@@ -171,6 +178,10 @@ impl Model {
 
     pub fn answering(self, columns: usize) -> Self {
         Model { columns: [self.columns[0], columns], ..self }
+    }
+
+    pub fn transformed(self, transform: TransformSpec) -> Self {
+        Model { transform, ..self }
     }
 
     pub fn batched(self) -> Self {

@@ -56,6 +56,7 @@ fn folder(name: &str, versions: &[u64]) -> ModelFolder {
         name: ModelName::new(name).unwrap(),
         path: PathBuf::from(name),
         manifest: ModelManifest::default(),
+        beside: Identity::default(),
         versions: versions.iter().map(artefact).collect(),
     }
 }

@@ -14,7 +14,7 @@ mod listing;
 mod mirror;
 mod objects;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -27,6 +27,7 @@ use tokio::runtime::Handle;
 
 use super::cache::{Cache, CachedFile, Filling, disk, hexadecimal};
 use super::{Source, SourceError};
+use crate::scan::files_of;
 use crate::{Identity, ModelFolder, Problem, Scan, VersionArtefact, scan};
 use address::Address;
 pub use address::is_url;
@@ -41,8 +42,8 @@ const LOOK_LIMIT: Duration = Duration::from_secs(120);
 /// Files of one version are brought here so many at a time.
 const AT_A_TIME: usize = 4;
 
-/// The largest file for a warm-up request.
-const LARGEST_WARMUP: u64 = 16 * 1024 * 1024;
+/// The largest file that a declaration may name: tokenizers have up to half of it.
+const LARGEST_NAMED: u64 = 64 * 1024 * 1024;
 
 /// Models in an object store or on an HTTP server.
 ///
@@ -135,14 +136,24 @@ impl Remote {
         let mirror = &mut looking.mirror;
         let mut unread = mirror.sync(&*self.address.store, &objects).await?;
         let mut scan = scan(&[&self.scanned]);
-        let warmup = warmup_files(&scan, mirror, &objects);
-        unread.extend(mirror.fill(&*self.address.store, warmup).await);
+        let named = named_files(&scan, mirror.folder(), &objects);
+        let (named, large): (Vec<_>, Vec<_>) =
+            named.into_iter().partition(|(_, object)| object.bytes <= LARGEST_NAMED);
+        let wanted = named.into_iter().filter(|(name, _)| !mirror.has_content(name)).collect();
+        unread.extend(mirror.fill(&*self.address.store, wanted).await);
+        for (name, _) in large {
+            let rule = format!("is larger than {} MiB", LARGEST_NAMED >> 20);
+            let remedy = "declare a smaller file";
+            let problem = Problem::of_place(self.url(name), rule, remedy);
+            take_out(&mut scan, &mirror.folder().join(name), problem);
+        }
         let is_whole = unread.is_empty();
         for (name, broken) in unread {
             self.refuse(&mut scan, mirror.folder(), &name, broken)?;
         }
         let mut found = HashMap::new();
         for model in &mut scan.models {
+            model.beside = identity_beside(model, mirror.folder(), &objects);
             for artefact in &mut model.versions {
                 let name = relative(mirror.folder(), &artefact.path);
                 let members = objects.members(artefact.version, &name);
@@ -178,24 +189,16 @@ impl Remote {
         let error = self.broken(&self.url(name), &broken);
         let path = folder.join(name);
         let above = path.parent().unwrap_or(folder);
-        let (concerned, others): (Vec<_>, Vec<_>) =
-            scan.models.drain(..).partition(|model| above.starts_with(&model.path));
-        scan.models = others;
+        let concerns_none = !scan.models.iter().any(|model| above.starts_with(&model.path));
         // What declares for a whole folder of models says nothing of any one.
-        if !is_this_object || concerned.is_empty() && above == folder {
+        if !is_this_object || concerns_none && above == folder {
             return Err(Failed::With(error));
         }
         // It was scanned as an empty file, which may be wrong in its own way.
         let shown = path.display().to_string();
         scan.problems.retain(|problem| problem.place != shown);
         let (rule, remedy) = error.reason.split_once("; ").unwrap_or((&error.reason, "mend it"));
-        let problem = Problem::of_place(&error.place, rule, remedy);
-        let model = concerned.first().map(|model| &model.name);
-        scan.problems.push(model.map_or(problem.clone(), |model| problem.of_model(model)));
-        for ModelFolder { name, versions, .. } in concerned {
-            let versions = versions.iter().map(|artefact| (name.clone(), artefact.version));
-            scan.refused.extend(versions);
-        }
+        take_out(scan, &path, Problem::of_place(&error.place, rule, remedy));
         Ok(())
     }
 
@@ -333,26 +336,55 @@ impl From<SourceError> for Failed {
     }
 }
 
-/// Returns the files that warm-up requests name and that are here without their content.
-fn warmup_files<'o>(
+/// Takes out the models whose folder holds a file that cannot be had.
+fn take_out(scan: &mut Scan, path: &Path, problem: Problem) {
+    let above = path.parent().unwrap_or(path);
+    let (concerned, others): (Vec<_>, Vec<_>) =
+        scan.models.drain(..).partition(|model| above.starts_with(&model.path));
+    scan.models = others;
+    let model = concerned.first().map(|model| &model.name);
+    scan.problems.push(model.map_or(problem.clone(), |model| problem.of_model(model)));
+    for ModelFolder { name, versions, .. } in concerned {
+        let versions = versions.iter().map(|artefact| (name.clone(), artefact.version));
+        scan.refused.extend(versions);
+    }
+}
+
+/// Returns the files that declarations name, whose content is needed to load a version.
+fn named_files<'o>(
     scan: &Scan,
-    mirror: &Mirror,
+    folder: &Path,
     objects: &'o Objects,
-) -> Vec<(&'o str, &'o Object)> {
-    let mut wanted = Vec::new();
+) -> BTreeMap<&'o str, &'o Object> {
+    let mut named = BTreeMap::new();
     for model in &scan.models {
         let requests = model.manifest.warmup.iter().flatten();
-        for input in requests.flat_map(|request| &request.inputs) {
-            let Fill::File(path) = &input.fill else { continue };
-            let name = relative(mirror.folder(), &model.path.join(path));
+        let warmup = requests.flat_map(|request| &request.inputs).filter_map(|input| {
+            let Fill::File(path) = &input.fill else { return None };
+            Some(path.clone())
+        });
+        for path in warmup.chain(files_of(&model.manifest)) {
+            let name = relative(folder, &model.path.join(path));
             let listed = objects.by_name.get_key_value(&name);
-            wanted.extend(listed.filter(|(_, object)| object.bytes <= LARGEST_WARMUP));
+            named.extend(listed.map(|(name, object)| (name.as_str(), object)));
         }
     }
-    wanted.sort_by_key(|(name, _)| *name);
-    wanted.dedup_by_key(|(name, _)| *name);
-    wanted.retain(|(name, _)| !mirror.has_content(name));
-    wanted.into_iter().map(|(name, object)| (name.as_str(), object)).collect()
+    named
+}
+
+/// Returns what changes when a file does that a version answers by, beside its own.
+fn identity_beside(model: &ModelFolder, folder: &Path, objects: &Objects) -> Identity {
+    let files = files_of(&model.manifest);
+    if files.is_empty() {
+        return Identity::default();
+    }
+    let mut text = String::new();
+    for file in files {
+        let name = relative(folder, &file);
+        let version = objects.by_name.get(&name).map(Object::version).unwrap_or_default();
+        text.push_str(&format!("{name} {version}\n"));
+    }
+    Identity::new(&text)
 }
 
 /// Warns where a change can only be told by an object's size.

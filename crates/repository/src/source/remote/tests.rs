@@ -154,6 +154,45 @@ fn content_that_changes_after_the_listing_is_an_error() {
 }
 
 #[test]
+fn files_that_a_transform_needs_come_along_and_their_change_is_seen() {
+    let setup = Setup::new();
+    let declared = b"transform.input.kind = 'text'\ntransform.output = { kind = 'classification', \
+                     labels = 'assets/labels.bin' }";
+    // More than a declaration may have, and so not read until it is known to be needed.
+    let tokenizer = vec![b' '; 2 * 1024 * 1024];
+    setup.store.put("models/iris/model.toml", declared);
+    setup.store.put("models/iris/tokenizer.json", &tokenizer);
+    setup.store.put("models/iris/assets/labels.bin", b"a\nb");
+    setup.store.put("models/iris/sample.json", b"[{}]");
+    let source = setup.source();
+    let files = |scan: &Scan| {
+        let files = files_of(&scan.models[0].manifest);
+        files.iter().map(|file| fs::read(file).unwrap()).collect::<Vec<_>>()
+    };
+    let first = source.look().unwrap();
+    assert_eq!(first.problems, []);
+    let content = vec![tokenizer.clone(), b"a\nb".to_vec(), b"[{}]".to_vec()];
+    assert_eq!(files(&first), content);
+    setup.store.put("models/README.md", b"another object");
+    let beside = |scan: &Scan| scan.models[0].beside.clone();
+    assert_eq!(beside(&source.look().unwrap()), beside(&first), "none of them has changed");
+
+    setup.store.put("models/iris/assets/labels.bin", b"a\nc");
+    let changed = source.look().unwrap();
+    assert_ne!(beside(&changed), beside(&first));
+    assert_eq!(changed.models[0].versions, first.models[0].versions);
+    assert_eq!(files(&changed)[1], b"a\nc");
+
+    setup.store.put("models/iris/assets/labels.bin", &vec![0; LARGEST_NAMED as usize + 1]);
+    let large = source.look().unwrap();
+    let shown: Vec<String> = large.problems.iter().map(Problem::to_string).collect();
+    let expected = "s3://bucket/models/iris/assets/labels.bin: is larger than 64 MiB; declare a \
+                    smaller file";
+    assert_eq!((shown, large.models.len()), (vec![expected.to_owned()], 0));
+    assert_eq!(large.refused.len(), 1, "what is in service goes on");
+}
+
+#[test]
 fn a_body_that_breaks_off_is_taken_up_where_it_ended() {
     let setup = Setup::new();
     let source = setup.source();

@@ -1,0 +1,148 @@
+//! Folders as Hugging Face keeps them: the graphs that Outhaul makes of their weights, and texts that
+//! become embeddings, held against answers that numpy computed from the same files
+//! (`testdata/make_huggingface_answers.py`), on both engines.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use outhaul_engine::embedded::Embedded;
+use outhaul_engine::{Engine, LoadOptions, Session};
+use outhaul_onnx::huggingface::convert;
+use outhaul_types::{BoundInputs, Tensor};
+use serde_json::Value;
+
+/// numpy computes in FP64 and these engines in FP32, through two layers with normalisations whose
+/// deviations are about 1; measured 1e-5 at most.
+const ABSOLUTE: f64 = 1e-4;
+
+/// How alike the embedding of a whole model must be to that which numpy computed in FP64.
+const LEAST_COSINE: f64 = 0.99999;
+
+fn testdata(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/huggingface").join(name)
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// Returns the folder of all-MiniLM-L6-v2; `None` where nobody has fetched it, except in CI.
+fn minilm() -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.outhaul/minilm");
+    if folder.join("model.safetensors").is_file() {
+        return Some(folder);
+    }
+    let is_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
+    assert!(!is_ci, "all-MiniLM-L6-v2 is not there; run scripts/minilm.sh");
+    eprintln!("all-MiniLM-L6-v2 is not there, so nothing is tested; run scripts/minilm.sh");
+    None
+}
+
+fn engines() -> [Arc<dyn Engine>; 2] {
+    let found = outhaul_engine_ort::find_library(None).open().unwrap();
+    [found.expect("no ONNX Runtime library; run scripts/fetch_onnxruntime.sh"), Arc::new(Embedded)]
+}
+
+/// Turns a folder's weights into a graph and opens it in an engine.
+fn session(folder: &Path, engine: &dyn Engine) -> Box<dyn Session> {
+    let target = tempfile::tempdir().unwrap();
+    let index = folder.join("model.safetensors.index.json");
+    let weights = if index.is_file() { index } else { folder.join("model.safetensors") };
+    let file = target.path().join("model.onnx");
+    convert(&weights, &file).unwrap();
+    let model = outhaul_onnx::read(&file).unwrap();
+    engine.load(&model, &LoadOptions::default()).unwrap().session().unwrap()
+}
+
+fn ids(rows: usize, values: &[i64]) -> Option<Tensor> {
+    Some(Tensor::from_vec([rows, values.len() / rows], values.to_vec()).unwrap())
+}
+
+fn integers(value: &Value) -> Vec<i64> {
+    value.as_array().unwrap().iter().map(|number| number.as_i64().unwrap()).collect()
+}
+
+#[test]
+fn graphs_made_of_weights_answer_as_numpy_does() {
+    let reference = json(&testdata("reference.json"));
+    for engine in engines() {
+        let mut largest = 0_f64;
+        for model in reference["models"].as_array().unwrap() {
+            let name = model["folder"].as_str().unwrap();
+            let mut session = session(&testdata(name), &*engine);
+            for case in model["cases"].as_array().unwrap() {
+                let rows = case["shape"][0].as_u64().unwrap() as usize;
+                let given = ["input_ids", "attention_mask", "token_type_ids"];
+                let given = given.iter().filter_map(|name| case.get(name));
+                let inputs: BoundInputs = given.map(|of| ids(rows, &integers(of))).collect();
+                let answer = session.run(&inputs).unwrap().remove(0);
+                let expected = &case["answer"];
+                let shape: Vec<i64> = answer.shape().iter().map(|&size| size as i64).collect();
+                assert_eq!(shape, integers(&expected["shape"]), "{name}");
+                let expected = expected["data"].as_array().unwrap();
+                for (ours, theirs) in answer.as_slice::<f32>().unwrap().iter().zip(expected) {
+                    let difference = (f64::from(*ours) - theirs.as_f64().unwrap()).abs();
+                    largest = largest.max(difference);
+                    assert!(difference <= ABSOLUTE, "{name} on {}: {ours} {theirs}", engine.name());
+                }
+            }
+        }
+        println!("{}: {largest:.1e} at most", engine.name());
+    }
+}
+
+/// One sentence, its tokens and its embedding.
+struct Sentence {
+    text: String,
+    ids: Vec<i64>,
+    embedding: Vec<f32>,
+}
+
+fn sentences() -> Vec<Sentence> {
+    let reference = json(&testdata("minilm_reference.json"));
+    let cases = reference["cases"].as_array().unwrap().iter();
+    let sentence = |case: &Value| {
+        let bytes = BASE64_STANDARD.decode(case["embedding"].as_str().unwrap()).unwrap();
+        let floats = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        Sentence {
+            text: case["text"].as_str().unwrap().to_owned(),
+            ids: integers(&case["ids"]),
+            embedding: floats.collect(),
+        }
+    };
+    cases.map(sentence).collect()
+}
+
+fn cosine(left: &[f32], right: &[f32]) -> f64 {
+    let dot = |left: &[f32], right: &[f32]| -> f64 {
+        left.iter().zip(right).map(|(left, right)| f64::from(*left) * f64::from(*right)).sum()
+    };
+    assert_eq!(left.len(), right.len());
+    dot(left, right) / (dot(left, left) * dot(right, right)).sqrt()
+}
+
+#[test]
+fn the_graph_of_minilm_gives_the_reference_embeddings() {
+    let Some(folder) = minilm() else { return };
+    for engine in engines() {
+        let mut session = session(&folder, &*engine);
+        let mut least = 1_f64;
+        for Sentence { text, ids: tokens, embedding } in sentences() {
+            let (ones, zeros) = (vec![1; tokens.len()], vec![0; tokens.len()]);
+            let inputs: BoundInputs =
+                [ids(1, &tokens), ids(1, &ones), ids(1, &zeros)].into_iter().collect();
+            let answer = session.run(&inputs).unwrap().remove(0);
+            let mut mean = vec![0_f32; embedding.len()];
+            for token in answer.as_slice::<f32>().unwrap().chunks_exact(embedding.len()) {
+                mean.iter_mut().zip(token).for_each(|(sum, value)| *sum += value);
+            }
+            let alike = cosine(&mean, &embedding);
+            least = least.min(alike);
+            assert!(alike > LEAST_COSINE, "{text:?} on {}: {alike}", engine.name());
+        }
+        println!("{}: 1 - {:.1e} at least", engine.name(), 1.0 - least);
+    }
+}

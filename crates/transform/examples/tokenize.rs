@@ -1,0 +1,106 @@
+//! Measures how long a text takes to become token ids.
+//!
+//!     cargo run --profile release-lite -p outhaul-transform --example tokenize -- TOKENIZER.json
+//!
+//! prints microseconds a text for short and long texts, on one thread and on two, and the time of the
+//! worst texts that are accepted.
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::Instant;
+
+use outhaul_transform::{Grouping, Transform};
+use outhaul_types::{
+    BoundInputs, DataType, Dimension, InputTransform, ModelSignature, NamedTensor, ShapePattern,
+    Strings, Tensor, TensorSpec, TextInput, TransformSpec, Truncation,
+};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let tokenizer = std::env::args_os().nth(1).ok_or("usage: tokenize TOKENIZER.json")?;
+    let start = Instant::now();
+    let transform = transform(PathBuf::from(tokenizer))?;
+    println!("reading the tokenizer: {:?}", start.elapsed());
+
+    let sentence = "The harbour master said that the small boats would have to leave before noon, \
+                    because the wind was rising and the tide was already going out";
+    for (name, repeats, rounds) in [("short", 1, 20_000), ("long", 20, 1_000)] {
+        let bound = bind(&transform, &[sentence.repeat(repeats)])?;
+        let tokens = transform.prepare(&bound, Grouping::Alone)?.tokens.unwrap_or(0);
+        for threads in [1, 2] {
+            let micros = measure(&transform, &bound, rounds, threads);
+            println!("{name} text, {tokens} tokens, {threads} threads: {micros:.1} us a text");
+        }
+    }
+
+    let bytes = 1 << 20;
+    let worst = [
+        ("one word", "a".repeat(bytes)),
+        (
+            "letters that repeat seldom",
+            (0..bytes).map(|i| char::from(b'a' + (i * i / 7 % 26) as u8)).collect(),
+        ),
+        ("spaces", " ".repeat(bytes)),
+        ("punctuation", "!?".repeat(bytes / 2)),
+        ("characters that normalise to 18", "\u{fdfa}".repeat(bytes / 3)),
+        ("sentences", sentence.repeat(bytes / sentence.len())),
+    ];
+    for (name, text) in worst {
+        for (kind, inputs) in
+            [("text", vec![text.clone()]), ("pair", vec![text.clone(), text.clone()])]
+        {
+            let bound = bind(&transform, &inputs)?;
+            let start = Instant::now();
+            let tokens = transform.prepare(&bound, Grouping::Alone)?.tokens.unwrap_or(0);
+            println!("1 MiB of {name}, {kind}: {tokens} tokens in {:?}", start.elapsed());
+        }
+    }
+    Ok(())
+}
+
+fn transform(tokenizer: PathBuf) -> Result<Transform, Box<dyn std::error::Error>> {
+    let names = ["input_ids", "attention_mask", "token_type_ids"];
+    let spec = |name: &str| TensorSpec {
+        name: name.into(),
+        data_type: DataType::Int64,
+        shape: ShapePattern::ranked([Dimension::Any, Dimension::Any]),
+        optional: false,
+    };
+    let inner = ModelSignature { inputs: names.map(spec).into(), outputs: Vec::new() };
+    let input = TextInput {
+        tokenizer,
+        max_tokens: None,
+        truncation: Truncation::End,
+        pairs: true,
+        prefix: String::new(),
+    };
+    let spec = TransformSpec { input: Some(InputTransform::Text(input)), output: None };
+    Ok(Transform::build(&spec, &inner)?.ok_or("something is declared")?)
+}
+
+/// One row of a text and, where there are two, its pair.
+fn bind(
+    transform: &Transform,
+    texts: &[String],
+) -> Result<BoundInputs, Box<dyn std::error::Error>> {
+    let mut named = Vec::new();
+    for (name, text) in ["text", "text_pair"].into_iter().zip(texts) {
+        let strings: Strings = [text].into_iter().collect();
+        named.push(NamedTensor { name: name.into(), tensor: Tensor::from_strings([1], strings)? });
+    }
+    Ok(transform.outer().bind(named)?)
+}
+
+/// Microseconds a text, with each of the threads preparing so many.
+fn measure(transform: &Transform, bound: &BoundInputs, rounds: u32, threads: u32) -> f64 {
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                for _ in 0..rounds {
+                    transform.prepare(bound, Grouping::Alone).expect("it was prepared before");
+                }
+            });
+        }
+    });
+    start.elapsed().as_secs_f64() * 1e6 / f64::from(rounds)
+}
