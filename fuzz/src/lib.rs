@@ -12,11 +12,16 @@ use std::path::Path;
 
 use bytes::{Buf, BufMut, Bytes};
 use outhaul_protocol::oip::{EncodedInfer, OutputFormat, Target};
-use outhaul_protocol::{DecodeLimits, ProtocolError, grpc, http_status, oip};
+use outhaul_protocol::tensorflow_grpc::pb::serving;
+use outhaul_protocol::tensorflow_grpc::{TensorFlowError, TensorReader};
+use outhaul_protocol::{
+    DecodeLimits, ProtocolError, Schema, grpc, http_status, oip, tensorflow_grpc,
+};
 use outhaul_repository::{Declarations, MANIFEST_KEYS, Rule, Value};
 use outhaul_types::{
-    Classify, InferRequest, InferResponse, ModelName, ModelVersion, Name, NamedTensor, Tensor,
-    TensorData, Timings, TraceParent, VersionChoice,
+    Classify, Content, DataType, Dimension, Field, InferRequest, InferResponse, Interface, ModelName,
+    ModelSignature, ModelVersion, Name, NamedTensor, ShapePattern, Tensor, TensorData, TensorSpec,
+    Timings, TraceParent, VersionChoice,
 };
 use prost::Message;
 use smallvec::SmallVec;
@@ -24,6 +29,9 @@ use smallvec::SmallVec;
 /// The most memory that one byte of a request may turn into: `0,` becomes eight bytes of an FP64, and
 /// `"",` a place of 16 bytes in a list of strings.
 const GROWTH: usize = 16;
+
+/// The most memory that repeated elements of a TensorFlow Serving request may take beyond that.
+const FILLED: usize = 1 << 20;
 
 /// The longest text of an error: it names fields and values of the caller, cut where they are long.
 const LONGEST_ERROR: usize = 4096;
@@ -78,6 +86,78 @@ pub fn grpc_infer(data: &[u8]) {
         }
         Err(error) => check_error(&error),
     }
+}
+
+/// Reads a `PredictRequest` message of TensorFlow Serving.
+pub fn tensorflow_predict(data: &[u8]) {
+    if grpc::check_fields::<serving::PredictRequest>(data).is_err() {
+        return;
+    }
+    let Ok(message) = serving::PredictRequest::decode(Bytes::copy_from_slice(data)) else {
+        return;
+    };
+    match tensorflow_grpc::decode_predict(message, &DecodeLimits::default()) {
+        Ok(request) => {
+            check_tensors(&request.inputs, data.len() + FILLED / GROWTH);
+            let limits = DecodeLimits::default();
+            let mut reader = TensorReader::new(&limits);
+            for NamedTensor { name, tensor } in &request.inputs {
+                let written = tensorflow_grpc::encode_tensor(tensor);
+                assert_eq!(reader.read(name, written).as_ref(), Ok(tensor));
+            }
+        }
+        Err(error) => check_tensorflow_error(&error),
+    }
+}
+
+/// Reads a `ClassificationRequest` message of TensorFlow Serving for a model of several kinds of input.
+pub fn tensorflow_examples(data: &[u8]) {
+    if grpc::check_fields::<serving::ClassificationRequest>(data).is_err() {
+        return;
+    }
+    let Ok(message) = serving::ClassificationRequest::decode(Bytes::copy_from_slice(data)) else {
+        return;
+    };
+    let (signature, interface) = of_examples();
+    let model = Schema {
+        name: "m",
+        version: ModelVersion(1),
+        signature: &signature,
+        interface: &interface,
+    };
+    match tensorflow_grpc::decode_examples(message.input, &model, &DecodeLimits::default()) {
+        Ok((inputs, rows)) => {
+            check_tensors(&inputs, data.len());
+            let bound = signature.bind(inputs).expect("what was made of examples fits the model");
+            assert_eq!(signature.rows(&bound), Ok(Some(rows)));
+        }
+        Err(error) => check_tensorflow_error(&error),
+    }
+}
+
+/// A model that takes a number that may be missing, a text, a flag and a vector.
+fn of_examples() -> (ModelSignature, Interface) {
+    let spec = |name: &str, data_type, row: &[Dimension], optional| TensorSpec {
+        name: Name::new(name),
+        data_type,
+        shape: ShapePattern::ranked([Dimension::Any].into_iter().chain(row.iter().cloned())),
+        optional,
+    };
+    let inputs = vec![
+        spec("n", DataType::Fp64, &[], true),
+        spec("t", DataType::Bytes, &[], false),
+        spec("f", DataType::Bool, &[], false),
+        spec("v", DataType::Fp32, &[Dimension::Fixed(2), Dimension::Any], false),
+    ];
+    let contents = [Content::Number, Content::Text, Content::Boolean, Content::Tensor];
+    let interface = Interface { inputs: contents.map(Field::of).into(), ..Interface::default() };
+    (ModelSignature { inputs, outputs: Vec::new() }, interface)
+}
+
+fn check_tensorflow_error(error: &TensorFlowError) {
+    let message = error.client_message();
+    assert!(!message.is_empty() && message.len() <= LONGEST_ERROR, "{message}");
+    assert!(!error.kind().is_ours(), "{message}");
 }
 
 /// Reads a model file, and what is asked of every model that is loaded.
@@ -140,8 +220,12 @@ pub fn model_path(data: &[u8]) {
 
 /// Checks that tensors hold what their shapes say, and no more than the bytes they came from allow.
 fn check_request(request: &InferRequest, given: usize) {
+    check_tensors(&request.inputs, given);
+}
+
+fn check_tensors(tensors: &[NamedTensor], given: usize) {
     let mut held = 0;
-    for NamedTensor { name, tensor } in &request.inputs {
+    for NamedTensor { name, tensor } in tensors {
         assert!(!name.is_empty());
         assert_eq!(tensor.shape().elements(), Some(tensor.len()));
         held += match tensor.data() {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use outhaul_fuzz::mutate::Mutator;
 use outhaul_protocol::grpc::pb;
+use outhaul_protocol::tensorflow_grpc::pb as tensorflow;
 use prost::Message;
 use serde_json::Value;
 
@@ -141,6 +142,84 @@ fn grpc_examples() -> Vec<Vec<u8>> {
     .iter()
     .map(Message::encode_to_vec)
     .collect()
+}
+
+/// Tensors in their fields, as bytes, filled, and of strings.
+fn tensorflow_tensors() -> Vec<Vec<u8>> {
+    use tensorflow::{DataType, TensorProto, TensorShapeProto, tensor_shape_proto::Dim, serving};
+    let of = |dtype: DataType| TensorProto {
+        dtype: dtype.into(),
+        tensor_shape: Some(TensorShapeProto {
+            dim: vec![Dim { size: 2, ..Dim::default() }],
+            unknown_rank: false,
+        }),
+        ..TensorProto::default()
+    };
+    [
+        TensorProto { float_val: vec![1.5, -2.0], ..of(DataType::DtFloat) },
+        TensorProto { float_val: vec![1.5], ..of(DataType::DtFloat) },
+        TensorProto { tensor_content: vec![0; 16].into(), ..of(DataType::DtInt64) },
+        TensorProto { half_val: vec![1, 2], ..of(DataType::DtBfloat16) },
+        TensorProto { int_val: vec![-1, 1], ..of(DataType::DtInt8) },
+        TensorProto { bool_val: vec![true, false], ..of(DataType::DtBool) },
+        TensorProto {
+            string_val: vec![b"a".to_vec().into(), b"\xff".to_vec().into()],
+            ..of(DataType::DtString)
+        },
+    ]
+    .map(|tensor| {
+        let message = serving::PredictRequest {
+            model_spec: Some(serving::ModelSpec { name: "m".into(), ..Default::default() }),
+            inputs: [("x".to_owned(), tensor)].into(),
+            output_filter: vec!["y".into()],
+        };
+        message.encode_to_vec()
+    })
+    .into()
+}
+
+/// Whole examples, one without what may be missing, and a context.
+fn tensorflow_examples_of_all() -> Vec<Vec<u8>> {
+    use tensorflow::feature::Kind;
+    use tensorflow::{BytesList, Example, Feature, Features, FloatList, Int64List, serving};
+    let text = || Kind::BytesList(BytesList { value: vec![b"text".to_vec().into()] });
+    let floats = |value: &[f32]| Kind::FloatList(FloatList { value: value.to_vec() });
+    let flag = || Kind::Int64List(Int64List { value: vec![1] });
+    let example = |features: Vec<(&str, Kind)>| {
+        let feature = |(name, kind): (&str, _)| (name.to_owned(), Feature { kind: Some(kind) });
+        let feature = features.into_iter().map(feature).collect();
+        Example { features: Some(Features { feature }) }
+    };
+    let bare = || example(vec![("t", text()), ("f", flag()), ("v", floats(&[1.0, 2.0]))]);
+    let whole = || {
+        let vector = floats(&[3.0, 4.0]);
+        example(vec![("n", floats(&[0.5])), ("t", text()), ("f", flag()), ("v", vector)])
+    };
+    let list = serving::ExampleList { examples: vec![whole(), bare()] };
+    let with_context = serving::ExampleListWithContext {
+        examples: vec![example(vec![("v", floats(&[1.0, 2.0, 3.0, 4.0]))])],
+        context: Some(bare()),
+    };
+    [
+        serving::input::Kind::ExampleList(list),
+        serving::input::Kind::ExampleListWithContext(with_context),
+    ]
+    .map(|kind| {
+        let input = Some(serving::Input { kind: Some(kind) });
+        serving::ClassificationRequest { input, ..Default::default() }.encode_to_vec()
+    })
+    .into()
+}
+
+#[test]
+fn tensorflow_predict() {
+    run("tensorflow_predict", outhaul_fuzz::tensorflow_predict, &tensorflow_tensors());
+}
+
+#[test]
+fn tensorflow_examples() {
+    let examples = tensorflow_examples_of_all();
+    run("tensorflow_examples", outhaul_fuzz::tensorflow_examples, &examples);
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! From a model file to a version that answers: read, choose an engine, load, warm up, measure.
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 
 use outhaul_engine::LoadOptions;
 use outhaul_monitor::Monitor;
-use outhaul_repository::{LoadFailure, LoadOrder, Loaded, Loader};
+use outhaul_repository::{LoadFailure, LoadOrder, Loaded, Loader, ModelFolder};
 use outhaul_router::{ModelDescription, ServedVersion, VersionPlan};
 use outhaul_transform::Transform;
 use outhaul_types::{EngineChoice, ModelManifest, ModelName, ModelVersion, error_chain};
@@ -134,6 +135,36 @@ impl OnnxLoader {
         plan.warm_up().map_err(|error| failed(&error))?;
         Ok(plan)
     }
+}
+
+/// Loads a version as a server would, warm-up included, and lets go of it. Returns the engine that ran it.
+///
+/// # Errors
+///
+/// Fails where a server could not load it.
+pub fn try_to_load(
+    engines: Engines,
+    model: &ModelFolder,
+    version: ModelVersion,
+    path: &Path,
+) -> Result<&'static str, LoadFailure> {
+    let loader = OnnxLoader {
+        engines,
+        engine: EngineChoice::default(),
+        monitor: Arc::new(Monitor::new()),
+        cores: NonZeroUsize::MIN,
+        meter: MemoryMeter::default(),
+    };
+    let order = LoadOrder {
+        name: model.name.clone(),
+        version,
+        manifest: Arc::new(model.manifest.clone()),
+        path: path.to_owned(),
+        in_service: None,
+        is_shared: false,
+        on_demand: true,
+    };
+    loader.plan(&order).map(|plan| plan.model.engine())
 }
 
 /// Reads the rows to try a model with, where there are any.

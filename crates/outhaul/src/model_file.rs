@@ -70,7 +70,8 @@ impl ModelFile {
 
 /// Returns whether a version's file is weights, of which a graph is made.
 pub fn is_weights(found: &Path) -> bool {
-    found.extension().is_none_or(|extension| extension != "onnx")
+    let name = found.file_name().unwrap_or_default().to_string_lossy();
+    name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json")
 }
 
 /// Tells how a graph was made, in a line.
@@ -79,5 +80,9 @@ pub fn told(converted: &Converted, took: Duration) -> String {
         [] => String::new(),
         elements => format!(", {} widened to F32", elements.join(" and ")),
     };
-    format!("a {} graph made of its weights in {:.2} s{widened}", converted.family, took.as_secs_f64())
+    format!(
+        "a {} graph made of its weights in {:.2} s{widened}",
+        converted.family,
+        took.as_secs_f64()
+    )
 }

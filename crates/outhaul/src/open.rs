@@ -12,7 +12,7 @@ use std::time::Duration;
 use outhaul_monitor::Monitor;
 use outhaul_repository::source::{Cache, LocalFolder, Remote, is_url};
 use outhaul_repository::{
-    Catalog, Journal, Mode, Parts, Problem, RepositoryConfig, Scan, Source, SourceError,
+    Added, Catalog, Journal, Mode, Parts, Problem, RepositoryConfig, Scan, Source, SourceError,
     VersionArtefact, start,
 };
 use outhaul_router::Router;
@@ -82,6 +82,9 @@ pub struct OpenOptions {
     pub meter: MemoryMeter,
     /// The most bytes that are kept there beside what is in use; no limit where not set.
     pub cache_capacity: Option<u64>,
+    /// The folder below which callers may add models while the server runs
+    /// ([`Router::added`]); none where not set.
+    pub added_below: Option<PathBuf>,
 }
 
 impl Default for OpenOptions {
@@ -101,6 +104,7 @@ impl Default for OpenOptions {
             keeping: Keeping::Nothing,
             cache: None,
             cache_capacity: None,
+            added_below: None,
             meter: MemoryMeter::default(),
         }
     }
@@ -183,8 +187,11 @@ pub fn prepare(
         cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         meter: options.meter,
     };
+    let added = options.added_below.as_ref().map(|base| Arc::new(Added::below(base)));
+    let mut sources = sources(options, runtime.as_ref())?;
+    sources.extend(added.iter().map(|added| Arc::clone(added) as Arc<dyn Source>));
     let parts = Parts {
-        sources: sources(options, runtime.as_ref())?,
+        sources,
         loader: Arc::new(loader),
         catalog,
         journal: journal(options, runtime.as_ref())?,
@@ -192,7 +199,11 @@ pub fn prepare(
         runtime,
     };
     let repository = start(options.repository.clone(), parts)?;
-    Ok(Arc::new(router.with_repository(repository)))
+    let router = router.with_repository(repository);
+    Ok(Arc::new(match added {
+        Some(added) => router.with_added(added),
+        None => router,
+    }))
 }
 
 /// What object stores and the state store do their I/O on; nothing else needs it.

@@ -4,15 +4,21 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use outhaul::types::{
+    EngineChoice, InferRequest, InferResponse, NamedTensor, RequestContext, Strings,
+};
+use outhaul::{OpenOptions, Problem, Router, Severity, open};
 use outhaul_engine::embedded::Embedded;
 use outhaul_engine::{Engine, LoadOptions, Session};
 use outhaul_onnx::huggingface::convert;
 use outhaul_types::{BoundInputs, Tensor};
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// numpy computes in FP64 and these engines in FP32, through two layers with normalisations whose
 /// deviations are about 1; measured 1e-5 at most.
@@ -145,4 +151,135 @@ fn the_graph_of_minilm_gives_the_reference_embeddings() {
         }
         println!("{}: 1 - {:.1e} at least", engine.name(), 1.0 - least);
     }
+}
+
+/// Opens a folder as a server would, on one engine.
+fn router(folder: &Path, engine: EngineChoice) -> Arc<Router> {
+    let opened = open(&OpenOptions { engine, ..OpenOptions::path(folder) }).unwrap();
+    let is_error = |problem: &&Problem| problem.severity == Severity::Error;
+    let errors: Vec<&Problem> = opened.problems.iter().filter(is_error).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    opened.router
+}
+
+async fn infer(router: &Router, model: &str, inputs: Vec<NamedTensor>) -> InferResponse {
+    let request = InferRequest::new(model, inputs);
+    router.infer(request, &RequestContext::default()).await.unwrap()
+}
+
+fn texts(texts: &[&str]) -> Vec<NamedTensor> {
+    let strings: Strings = texts.iter().copied().collect();
+    let tensor = Tensor::from_strings([texts.len()], strings).unwrap();
+    vec![NamedTensor { name: "text".into(), tensor }]
+}
+
+fn embeddings(response: &InferResponse) -> Vec<f32> {
+    response.output("embedding").unwrap().as_slice::<f32>().unwrap().to_vec()
+}
+
+/// Holds embeddings of all sentences, each asked for alone and all in one request, against the reference.
+async fn check_embeddings(router: &Router, model: &str, by: &str) {
+    let sentences = sentences();
+    let size = sentences[0].embedding.len();
+    let all: Vec<&str> = sentences.iter().map(|sentence| sentence.text.as_str()).collect();
+    let together = infer(router, model, texts(&all)).await;
+    let tokens: usize = sentences.iter().map(|sentence| sentence.ids.len()).sum();
+    assert_eq!(together.tokens, Some(tokens));
+    let together = embeddings(&together);
+    assert_eq!(together.len(), sentences.len() * size);
+    for (sentence, joined) in sentences.iter().zip(together.chunks_exact(size)) {
+        let alone = embeddings(&infer(router, model, texts(&[&sentence.text])).await);
+        let alike = cosine(&alone, &sentence.embedding);
+        assert!(alike > LEAST_COSINE, "{:?} on {by}: {alike}", sentence.text);
+        // Matrix products are blocked differently for other numbers of rows, which rounds differently.
+        let pairs = alone.iter().zip(joined);
+        let apart = pairs.map(|(left, right)| (left - right).abs()).fold(0.0, f32::max);
+        assert!(apart < 1e-6, "{:?} on {by}: {apart}", sentence.text);
+        let length: f32 = alone.iter().map(|value| value * value).sum();
+        assert!((length - 1.0).abs() < 1e-5, "{length}");
+    }
+}
+
+#[tokio::test]
+async fn minilm_is_served_as_it_is_and_imported() {
+    let Some(folder) = minilm() else { return };
+    let models = tempfile::tempdir().unwrap();
+    let run = Command::new(env!("CARGO_BIN_EXE_outhaul"))
+        .args(["import", "--name", "imported", "--to"])
+        .args([models.path(), folder.as_path()])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stdout).into_owned();
+    assert!(run.status.success(), "{said}{}", String::from_utf8_lossy(&run.stderr));
+    assert!(said.contains("from Hugging Face (config.json)"), "{said}");
+    assert!(said.contains("a BERT graph made of its weights in"), "{said}");
+    for file in ["1/model.onnx", "tokenizer.json", "model.toml"] {
+        assert!(models.path().join("imported").join(file).is_file(), "{file}");
+    }
+    for engine in [EngineChoice::OnnxRuntime, EngineChoice::Embedded] {
+        check_embeddings(&router(&folder, engine), "minilm", &format!("{engine:?}")).await;
+        let imported = router(models.path(), engine);
+        check_embeddings(&imported, "imported", &format!("{engine:?}, imported")).await;
+    }
+}
+
+/// A folder of models with some of the tiny ones, each with the tokenizer.
+fn tiny(names: &[&str]) -> TempDir {
+    let models = tempfile::tempdir().unwrap();
+    for name in names {
+        let folder = models.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        for file in ["config.json", "model.safetensors"] {
+            std::fs::copy(testdata(name).join(file), folder.join(file)).unwrap();
+        }
+        std::fs::copy(testdata("tokenizer.json"), folder.join("tokenizer.json")).unwrap();
+    }
+    models
+}
+
+#[tokio::test]
+async fn heads_answer_in_the_words_of_the_folder() {
+    let models =
+        tiny(&["bert-sequence", "distilbert-sequence", "bert-token", "distilbert-masked", "bert"]);
+    for engine in [EngineChoice::OnnxRuntime, EngineChoice::Embedded] {
+        let router = router(models.path(), engine);
+        for model in ["bert-sequence", "distilbert-sequence"] {
+            let answer = infer(&router, model, texts(&["the cat sits", "a dog!"])).await;
+            let probabilities = answer.output("probabilities").unwrap();
+            assert_eq!(&**probabilities.shape(), [2, 3]);
+            for row in probabilities.as_slice::<f32>().unwrap().chunks_exact(3) {
+                assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{row:?}");
+            }
+            let label = answer.output("label").unwrap().as_strings().unwrap().get(0).unwrap();
+            assert!(["low", "middle", "high"].map(str::as_bytes).contains(&label), "{label:?}");
+        }
+        let answer = infer(&router, "bert-token", texts(&["the cat sits"])).await;
+        let entities = answer.output("entities").unwrap().as_strings().unwrap();
+        let entities: Value = serde_json::from_slice(entities.get(0).unwrap()).unwrap();
+        let is_known = |entity: &Value| !entity["word"].is_null() && entity["start"].is_u64();
+        assert!(entities.as_array().unwrap().iter().all(is_known), "{entities}");
+        let answer = infer(&router, "distilbert-masked", texts(&["the [MASK] sits"])).await;
+        let predictions = answer.output("predictions").unwrap().as_strings().unwrap();
+        let predictions: Value = serde_json::from_slice(predictions.get(0).unwrap()).unwrap();
+        assert_eq!(predictions[0].as_array().unwrap().len(), 5, "{predictions}");
+        let answer = infer(&router, "bert", texts(&["the cat sits"])).await;
+        assert_eq!(&**answer.output("embedding").unwrap().shape(), [1, 16]);
+    }
+}
+
+#[test]
+fn a_folder_whose_weights_are_wrong_says_so_and_stops_no_other() {
+    let models = tiny(&["bert", "bert-sequence"]);
+    let config = models.path().join("bert/config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replace("\"hidden_act\": \"gelu\"", "\"hidden_act\": \"silu\"");
+    std::fs::write(&config, text).unwrap();
+    let opened = open(&OpenOptions::path(models.path())).unwrap();
+    let is_error = |problem: &&Problem| problem.severity == Severity::Error;
+    let errors: Vec<String> =
+        opened.problems.iter().filter(is_error).map(ToString::to_string).collect();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].contains("hidden_act = \"silu\": gelu, gelu_new"), "{errors:?}");
+    let latest = outhaul::types::VersionChoice::Latest;
+    assert!(opened.router.readiness("bert-sequence", &latest).is_ok());
 }

@@ -42,6 +42,8 @@ pub struct ModelMetadata<'a> {
     pub signature: &'a ModelSignature,
     /// Facts beyond the protocol: engine, batching mode and its reason.
     pub properties: &'a [(&'a str, &'a str)],
+    /// What inputs and outputs mean, and the model's own tensors behind a transform.
+    pub interface: &'a Interface,
 }
 
 /// How a model is run, in the words of Triton's model configuration.

@@ -1,16 +1,23 @@
-//! The codec against the conformance cases and the reference answers of `testdata`. The server's
+//! The codecs against the conformance cases and the reference answers of `testdata`. The server's
 //! tests send the same cases over a socket.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
+#[path = "conformance/models.rs"]
+mod models;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use outhaul_protocol::oip::{DecodedInfer, OutputFormat, Target, decode_infer, encode_infer};
-use outhaul_protocol::{DecodeLimits, ProtocolError, http_status};
+use outhaul_protocol::oip::{OutputFormat, Target, decode_infer, encode_infer};
+use outhaul_protocol::{
+    DecodeLimits, ProtocolError, azure, http_status, tensorflow as rest, vertex,
+};
 use outhaul_types::{
-    Classify, InferResponse, ModelName, ModelVersion, NamedTensor, Timings, VersionChoice,
+    Classify, InferRequest, InferResponse, ModelName, ModelVersion, NamedTensor, Timings,
+    VersionChoice,
 };
 use serde_json::Value;
 
@@ -43,35 +50,73 @@ fn part(part: &Value) -> Vec<u8> {
     part["repeat"].as_str().unwrap().repeat(times).into_bytes()
 }
 
-/// Decodes a case's body, or returns `None` where it is no inference request or its header is for
-/// the server to read.
-fn decode(case: &Value) -> Option<Result<DecodedInfer, ProtocolError>> {
-    let path = case["path"].as_str().unwrap();
-    if !path.ends_with("/infer") || case["body"].is_null() {
+/// Decodes a case's body, or returns `None` where it is no prediction, or where its header or its model
+/// is for the server to read.
+type Decode = fn(&Value, Vec<Vec<u8>>) -> Option<Result<InferRequest, ProtocolError>>;
+
+/// The contracts whose bodies are decided here, and how many cases there are at least.
+const CODECS: [(&str, Decode, usize); 4] = [
+    ("oip_rest", decode_oip, 100),
+    ("tensorflow_rest", decode_tensorflow, 55),
+    ("vertex", decode_vertex, 15),
+    ("azure", decode_azure, 20),
+];
+
+/// Folders whose cases are only sent over a socket, here and by tests of their own.
+const ONLY_SERVER: [&str; 1] = ["tensorflow_grpc"];
+
+fn decode_oip(case: &Value, parts: Vec<Vec<u8>>) -> Option<Result<InferRequest, ProtocolError>> {
+    if !case["path"].as_str().unwrap().ends_with("/infer") {
         return None;
     }
-    let parts = match &case["body"] {
-        Value::Array(parts) => parts.iter().map(part).collect(),
-        whole => vec![part(whole)],
-    };
     let json_length = match case["headers"][HEADER_LENGTH].as_str() {
         None => None,
         Some("auto") => Some(parts[0].len()),
         Some(length) => Some(length.parse().ok()?),
     };
     let target = Target { model: "m".into(), version: VersionChoice::Latest };
-    let body = Bytes::from(parts.concat());
-    Some(decode_infer(body, json_length, target, &DecodeLimits::default()))
+    let decoded =
+        decode_infer(parts.concat().into(), json_length, target, &DecodeLimits::default());
+    Some(decoded.map(|decoded| decoded.request))
+}
+
+fn decode_tensorflow(
+    case: &Value,
+    parts: Vec<Vec<u8>>,
+) -> Option<Result<InferRequest, ProtocolError>> {
+    let rest = case["path"].as_str().unwrap().strip_prefix("/v1/models/")?;
+    let path = rest::Path::of_prediction(rest).ok()?;
+    let model = models::find(&path.target.model)?;
+    let limits = DecodeLimits::default();
+    let decoded = rest::decode(path.asked, &parts.concat(), &model.schema(), &limits);
+    Some(decoded.map(|decoded| decoded.request))
+}
+
+fn decode_vertex(case: &Value, parts: Vec<Vec<u8>>) -> Option<Result<InferRequest, ProtocolError>> {
+    let model = models::find(models::DEFAULT)?;
+    let decode = || vertex::decode(&parts.concat(), &model.schema(), &DecodeLimits::default());
+    (case["path"] == "/vertex/predict").then(|| decode().map(|(request, _)| request))
+}
+
+fn decode_azure(case: &Value, parts: Vec<Vec<u8>>) -> Option<Result<InferRequest, ProtocolError>> {
+    let model = models::find(models::DEFAULT)?;
+    let decode = || azure::decode(&parts.concat(), &model.schema(), &DecodeLimits::default());
+    (case["path"] == "/score").then(decode)
 }
 
 /// Returns whether the codec sees the case's body, or what it gets wrong.
-fn check(case: &Value) -> Result<bool, String> {
+fn check(case: &Value, decode: Decode) -> Result<bool, String> {
     let by_codec = match case["decided_by"].as_str() {
         Some("codec") => true,
         Some("server") => false,
         other => return Err(format!("'decided_by' is {other:?}")),
     };
-    let Some(decoded) = decode(case) else {
+    let parts = match &case["body"] {
+        Value::Null => None,
+        Value::Array(parts) => Some(parts.iter().map(part).collect()),
+        whole => Some(vec![part(whole)]),
+    };
+    let Some(decoded) = parts.and_then(|parts| decode(case, parts)) else {
         return if by_codec { Err("the codec never sees this".to_owned()) } else { Ok(false) };
     };
     let status = case["expect"]["status"].as_u64().unwrap();
@@ -96,22 +141,53 @@ fn check(case: &Value) -> Result<bool, String> {
 }
 
 #[test]
-fn the_codec_decides_what_the_cases_say() {
-    let mut count = 0;
+fn the_codecs_decide_what_the_cases_say() {
     let mut problems = Vec::new();
-    for (path, cases) in testdata("conformance/oip_rest") {
-        for case in cases.as_array().unwrap() {
-            match check(case) {
-                Ok(seen) => count += usize::from(seen),
-                Err(problem) => {
-                    let file = path.file_name().unwrap_or_default().display();
-                    problems.push(format!("{file}: {}: {problem}", case["name"]));
+    for (contract, decode, least) in CODECS {
+        let mut count = 0;
+        for (path, cases) in testdata(&format!("conformance/{contract}")) {
+            for case in cases.as_array().unwrap() {
+                match check(case, decode) {
+                    Ok(seen) => count += usize::from(seen),
+                    Err(problem) => {
+                        let file = path.file_name().unwrap_or_default().display();
+                        problems.push(format!("{contract}/{file}: {}: {problem}", case["name"]));
+                    }
                 }
             }
         }
+        if count < least {
+            problems.push(format!("{contract}: only {count} cases were seen by the codec"));
+        }
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
-    assert!(count > 100, "only {count} cases were found");
+}
+
+#[test]
+fn every_case_is_whole_and_has_a_name_of_its_own() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/conformance");
+    for entry in fs::read_dir(root).unwrap().map(Result::unwrap) {
+        let contract = entry.file_name().into_string().unwrap();
+        if !entry.path().is_dir() || ONLY_SERVER.contains(&&*contract) {
+            continue;
+        }
+        for (path, cases) in testdata(&format!("conformance/{contract}")) {
+            let mut names = BTreeMap::new();
+            for case in cases.as_array().unwrap() {
+                let (name, path) = (&case["name"], path.display());
+                let known = ["name", "method", "path", "headers", "body", "decided_by", "expect"];
+                let unknown = case.as_object().unwrap().keys().find(|key| !known.contains(&&***key));
+                assert_eq!(unknown, None, "{path}: {name}");
+                assert!(case["path"].as_str().unwrap().starts_with('/'), "{path}: {name}");
+                let expected = &case["expect"];
+                let said = expected["contains"].is_array() || expected["json"] != Value::Null;
+                let status = expected["status"].as_u64().unwrap();
+                assert!(said || status < 400, "{path}: {name} compares no words of its error");
+                let twice = names.insert(name.as_str().unwrap().to_owned(), ());
+                assert_eq!(twice, None, "{path}: {name} comes twice");
+            }
+        }
+    }
 }
 
 /// Writes tensors as an answer and reads its outputs back as inputs.

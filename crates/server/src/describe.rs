@@ -8,7 +8,7 @@ use outhaul_protocol::describe::{
 use outhaul_protocol::oip::Target;
 use outhaul_protocol::{Schema, oip};
 use outhaul_router::{ModelDescription, Router, RouterError, Standing, VersionStatus};
-use outhaul_types::{ModelName, ModelVersion, VersionChoice};
+use outhaul_types::{ModelName, ModelVersion, TensorSpec, VersionChoice};
 
 /// What the server says of itself.
 pub(crate) const SERVER: ServerMetadata<'static> = ServerMetadata {
@@ -119,13 +119,30 @@ pub(crate) const fn entry_state(standing: Standing) -> EntryState {
 
 /// Returns the facts that the protocol has no field for, as far as there are any.
 pub(crate) fn properties(model: &ModelDescription) -> Vec<(&str, &str)> {
+    let is_transformed = model.interface.inner.is_some();
     let facts = [
         ("engine", model.engine),
         ("engine_reason", &model.engine_reason),
         ("batching", model.batching.as_str()),
         ("batching_reason", model.batching.reason()),
+        ("task", if is_transformed { model.interface.task.as_str() } else { "" }),
     ];
     facts.into_iter().filter(|(_, fact)| !fact.is_empty()).collect()
+}
+
+/// Returns the model's own inputs and outputs as text, where a transform stands between them and
+/// callers: gRPC's metadata has no place for them but its configuration's parameters.
+pub(crate) fn inner_tensors(model: &ModelDescription) -> Vec<(&'static str, String)> {
+    let list = |specs: &[TensorSpec]| {
+        let each = |spec: &TensorSpec| format!("{} {} {}", spec.name, spec.data_type, spec.shape);
+        specs.iter().map(each).collect::<Vec<_>>().join(", ")
+    };
+    let inner = model.interface.inner.iter();
+    inner
+        .flat_map(|inner| {
+            [("model_inputs", list(&inner.inputs)), ("model_outputs", list(&inner.outputs))]
+        })
+        .collect()
 }
 
 /// Returns how a model is run, in the words of Triton's configuration.

@@ -16,6 +16,8 @@ mod column;
 mod date;
 mod fit;
 
+use std::num::NonZeroUsize;
+
 use bytes::Bytes;
 use half::{bf16, f16};
 use outhaul_types::{
@@ -39,7 +41,11 @@ pub(crate) struct RowsSide {
     packs: Vec<Pack>,
     /// How many inputs the model has.
     inner: usize,
+    /// How many rows it takes at a time, where its file fixes that.
+    rows_at_once: Option<NonZeroUsize>,
 }
+
+type RowShape = SmallVec<[usize; 4]>;
 
 /// One input of the model, made of columns.
 struct Pack {
@@ -47,7 +53,7 @@ struct Pack {
     input: usize,
     data_type: DataType,
     /// The shape of one row.
-    row_shape: SmallVec<[usize; 4]>,
+    row_shape: RowShape,
     /// The elements of one row.
     width: usize,
     /// The columns and where in a row each begins.
@@ -59,9 +65,8 @@ impl RowsSide {
         spec: &RowsInput,
         inner: &ModelSignature,
     ) -> Result<Built<dyn InputSide>, BuildError> {
-        let fitted = fit::fit(spec, inner)?;
-        let side =
-            RowsSide { columns: fitted.columns, packs: fitted.packs, inner: inner.inputs.len() };
+        let fit::Fitted { columns, packs, rows_at_once } = fit::fit(spec, inner)?;
+        let side = RowsSide { columns, packs, inner: inner.inputs.len(), rows_at_once };
         let specs = side.columns.iter().map(outer_spec).collect();
         let fields = side.columns.iter().map(field).collect();
         Ok(Built { side: Box::new(side), specs, fields })
@@ -84,6 +89,20 @@ impl RowsSide {
         match agreed.map_or(otherwise, |(_, rows)| rows) {
             0 => Err(TransformError::NoRows),
             rows => Ok(rows),
+        }
+    }
+
+    /// Returns how many rows each part has, but for the last.
+    fn rows_a_part(&self, rows: usize, grouping: Grouping) -> Result<usize, TransformError> {
+        match (self.rows_at_once, grouping) {
+            (Some(fixed), _) if rows.is_multiple_of(fixed.get()) => Ok(fixed.get()),
+            (Some(fixed), _) => Err(TransformError::Input {
+                field: self.columns[0].name.clone(),
+                problem: format!("has {rows} rows, where the model takes {fixed} at a time"),
+            }),
+            (None, Grouping::Alone) => Ok(1),
+            (None, Grouping::Equal(most)) => Ok(most.get()),
+            (None, Grouping::Together) => Ok(rows),
         }
     }
 
@@ -165,16 +184,12 @@ impl InputSide for RowsSide {
     ) -> Result<Prepared, TransformError> {
         // Columns that may be missing do not count in the signature's own check.
         let rows = self.rows(inputs, rows)?;
+        let most = self.rows_a_part(rows, grouping)?;
         let mut whole: BoundInputs = SmallVec::new();
         whole.resize(self.inner, None);
         for pack in &self.packs {
             whole[pack.input] = Some(self.pack(pack, inputs, rows)?);
         }
-        let most = match grouping {
-            Grouping::Alone => 1,
-            Grouping::Equal(most) => most.get(),
-            Grouping::Together => rows,
-        };
         if rows <= most {
             return Ok(Prepared::whole(whole, rows));
         }

@@ -26,7 +26,8 @@ use super::{Output, Problems, size_text, write_json};
 /// Turns models of other servers and libraries into folders that Outhaul serves.
 ///
 /// Repositories of Triton, TensorFlow Serving, MLflow, KServe and MLServer that hold ONNX models are
-/// copied, with a model.toml that says what they declared. Files of scikit-learn, XGBoost and LightGBM
+/// copied, with a model.toml that says what they declared. Of a Hugging Face folder the ONNX file is
+/// copied, or a graph made of model.safetensors, and the result is loaded once. Files of scikit-learn, XGBoost and LightGBM
 /// are converted by the Python package in python/, which checks that the result answers like the
 /// original.
 #[derive(Debug, Parser)]
@@ -34,6 +35,7 @@ use super::{Output, Problems, size_text, write_json};
   outhaul import triton/repository --to models
   outhaul import mlruns/1/abc/artifacts/model --to models --name churn
   outhaul import models.config --to models --dry-run
+  outhaul import all-MiniLM-L6-v2 --to models --name minilm
   outhaul import booster.json --to models --sample rows.csv
   outhaul import pipeline.pkl --to models --trust -- --allow-different 2
 
@@ -143,7 +145,7 @@ impl Import {
             return;
         }
         for model in models {
-            match copy::import(self, model) {
+            match copy::import(self, model, &mut report.notes) {
                 Ok(imported) => report.models.push(imported),
                 Err(problem) => report.problems.push(problem),
             }

@@ -4,8 +4,8 @@ use std::io::Write;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use outhaul::Engines;
 use outhaul::types::{ModelSignature, TensorSpec, error_chain};
+use outhaul::{Engines, ModelFile};
 use outhaul_engine::LoadOptions;
 use outhaul_onnx::OnnxModel;
 use outhaul_repository::{ModelFolder, VersionArtefact};
@@ -94,7 +94,9 @@ struct EngineRow {
 impl Inspect {
     pub(super) fn run(&self, out: &mut impl Write) -> Result<()> {
         let (folder, artefact) = self.model.find()?;
-        let onnx = outhaul_onnx::read(&artefact.path)
+        let file = ModelFile::of(&artefact.path)
+            .with_context(|| format!("cannot read {}", artefact.path.display()))?;
+        let onnx = outhaul_onnx::read(file.path())
             .with_context(|| format!("cannot read {}", artefact.path.display()))?;
         let engines = Engines::find(self.model.engines.onnxruntime.as_deref())?;
         let inspection = inspection(&folder, &artefact, &onnx, &engines);

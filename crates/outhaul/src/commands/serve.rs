@@ -21,7 +21,7 @@ use outhaul_monitor::{Monitor, Tracer};
 use outhaul_protocol::DecodeLimits;
 use outhaul_router::Standing;
 use outhaul_server::grpc::GrpcConfig;
-use outhaul_server::http::HttpConfig;
+use outhaul_server::http::{HttpConfig, VertexRoutes};
 use outhaul_server::{App, AppConfig};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -30,7 +30,7 @@ use tokio::task::JoinSet;
 use super::Problems;
 use super::server_flags::ServerFlags;
 use crate::allocator;
-use crate::config::{Config, Listen, Sourced, StateChoice};
+use crate::config::{Config, Listen, Origin, Sourced, StateChoice};
 
 /// Serves models over HTTP and gRPC until Ctrl-C or SIGTERM.
 ///
@@ -249,7 +249,7 @@ impl Running {
         let waits = |version: &VersionStatus| {
             matches!(version.standing, Standing::Dormant | Standing::Unloaded)
         };
-        let only_asked = self.mode == Mode::Explicit;
+        let only_asked = self.mode == Mode::Explicit || self.router.added().is_some();
         match only_asked || models.iter().any(|version| version.ready.is_some() || waits(version)) {
             true => Ok(()),
             false => Err(Problems(std::mem::take(&mut self.problems)).into()),
@@ -327,8 +327,12 @@ fn open_options(config: &Config) -> OpenOptions {
         (StateChoice::Default, Some(file)) => Keeping::File(file),
         (StateChoice::Off, _) | (StateChoice::Default, None) => Keeping::Nothing,
     };
+    let places = config.models.value.iter().cloned().map(Place::from).collect();
+    // SageMaker starts a multi-model server with nothing to serve; `models` is then nobody's wish.
+    let starts_empty =
+        config.sagemaker_models_dir.value.is_some() && config.models.origin == Origin::Default;
     OpenOptions {
-        places: config.models.value.iter().cloned().map(Place::from).collect(),
+        places: if starts_empty { Vec::new() } else { places },
         onnxruntime: config.onnxruntime.value.clone(),
         engine: config.engine.value,
         version: None,
@@ -345,13 +349,14 @@ fn open_options(config: &Config) -> OpenOptions {
         cache: config.cache_dir.value.clone(),
         cache_capacity: config.cache_capacity.value,
         meter: allocator::memory_meter(),
+        added_below: config.sagemaker_models_dir.value.clone(),
     }
 }
 
 fn app_config(config: &Config) -> AppConfig {
-    let max_tensor_bytes = config.max_tensor_bytes.value;
+    let (max_tensor_bytes, max_rows) = (config.max_tensor_bytes.value, config.max_rows.value);
     AppConfig {
-        decode_limits: DecodeLimits { max_tensor_bytes, ..DecodeLimits::default() },
+        decode_limits: DecodeLimits { max_tensor_bytes, max_rows, ..DecodeLimits::default() },
         log_requests: config.log_requests.value,
     }
 }
@@ -366,9 +371,24 @@ fn http_config(config: &Config) -> HttpConfig {
         idle_timeout: config.idle_timeout.value,
         request_timeout: config.request_timeout.value,
         drain_timeout: config.drain_timeout.value,
+        vertex: vertex_routes(config),
         default_model: config.default_model.value.as_ref().map(|name| name.as_str().into()),
         ..HttpConfig::default()
     }
+}
+
+/// Where Vertex AI asks; it needs both paths, and one that is not named is as it is for models that
+/// bring no container.
+fn vertex_routes(config: &Config) -> Option<VertexRoutes> {
+    let (predict, health) = (&config.vertex_predict_route, &config.vertex_health_route);
+    if predict.value.is_none() && health.value.is_none() {
+        return None;
+    }
+    let or = |route: &Option<String>, default: &str| route.clone().unwrap_or(default.to_owned());
+    Some(VertexRoutes {
+        predict: or(&predict.value, "/predict"),
+        health: or(&health.value, "/health"),
+    })
 }
 
 fn grpc_config(config: &Config) -> GrpcConfig {

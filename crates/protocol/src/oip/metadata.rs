@@ -2,7 +2,7 @@
 //! prediction, so it is written through `serde`.
 
 use bytes::Bytes;
-use outhaul_types::{DataType, Label, ModelSignature, TensorSpec};
+use outhaul_types::{Content, DataType, Field, Label, ModelSignature, TensorSpec};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -54,29 +54,49 @@ pub fn server_metadata(server: &ServerMetadata<'_>) -> Bytes {
 
 /// Returns a model's metadata. Sizes that may vary are `-1`.
 pub fn model_metadata(model: &ModelMetadata<'_>) -> Bytes {
-    let tensors = |specs: &[TensorSpec]| -> Vec<Value> {
-        specs
-            .iter()
-            .map(|spec| {
-                json!({
-                    "name": spec.name.as_str(),
-                    "datatype": spec.data_type.name(),
-                    "shape": spec.shape.protocol_dimensions(),
-                })
-            })
-            .collect()
+    let interface = model.interface;
+    let tensors = |specs: &[TensorSpec], fields: &[Field]| -> Vec<Value> {
+        specs.iter().enumerate().map(|(index, spec)| tensor(spec, fields.get(index))).collect()
     };
     let versions: Vec<String> = model.versions.iter().map(ToString::to_string).collect();
     let properties: serde_json::Map<String, Value> =
         model.properties.iter().map(|&(key, value)| (key.to_owned(), value.into())).collect();
-    to_bytes(&json!({
+    let mut metadata = json!({
         "name": model.name,
         "versions": versions,
         "platform": model.platform,
-        "inputs": tensors(&model.signature.inputs),
-        "outputs": tensors(&model.signature.outputs),
+        "inputs": tensors(&model.signature.inputs, &interface.inputs),
+        "outputs": tensors(&model.signature.outputs, &interface.outputs),
         "properties": properties,
-    }))
+    });
+    if let Some(inner) = &interface.inner {
+        metadata["model"] = json!({
+            "inputs": tensors(&inner.inputs, &[]),
+            "outputs": tensors(&inner.outputs, &[]),
+        });
+    }
+    to_bytes(&metadata)
+}
+
+/// Describes one input or output: what the protocol says, and beside it what the values mean, where
+/// that is known.
+fn tensor(spec: &TensorSpec, field: Option<&Field>) -> Value {
+    let mut tensor = json!({
+        "name": spec.name.as_str(),
+        "datatype": spec.data_type.name(),
+        "shape": spec.shape.protocol_dimensions(),
+    });
+    let Some(field) = field.filter(|field| field.content != Content::Tensor) else {
+        return tensor;
+    };
+    tensor["content"] = field.content.as_str().into();
+    if let Some(choices) = &field.choices {
+        tensor["choices"] = choices.iter().map(String::as_str).collect();
+    }
+    if let Some(unit) = &field.unit {
+        tensor["unit"] = unit.as_str().into();
+    }
+    tensor
 }
 
 /// Returns a model's configuration as Triton writes it, as far as clients read it: perf_analyzer
@@ -144,7 +164,7 @@ pub fn repository_index<'a>(entries: impl IntoIterator<Item = RepositoryEntry<'a
 mod tests {
     use std::time::Duration;
 
-    use outhaul_types::{Dimension, ModelVersion, ShapePattern};
+    use outhaul_types::{Dimension, Interface, ModelVersion, ShapePattern};
 
     use super::*;
     use crate::describe::{EntryDetails, EntryState};
@@ -173,21 +193,29 @@ mod tests {
 
     #[test]
     fn a_model_is_described_as_the_protocol_says() {
+        let mut interface = Interface::of_tensors(&signature());
+        interface.inputs[0] = Field::of(Content::Number);
+        interface.inner = Some(ModelSignature { inputs: signature().outputs, outputs: Vec::new() });
         let metadata = ModelMetadata {
             name: "m",
             versions: &[ModelVersion(1), ModelVersion(3)],
             platform: "onnxruntime_onnx",
             signature: &signature(),
+            interface: &interface,
             properties: &[("batching", "off: rows mix")],
         };
         let expected = json!({
             "name": "m", "versions": ["1", "3"], "platform": "onnxruntime_onnx",
             "inputs": [
-                { "name": "x", "datatype": "FP32", "shape": [-1, 4] },
+                { "name": "x", "datatype": "FP32", "shape": [-1, 4], "content": "number" },
                 { "name": "free", "datatype": "INT8", "shape": [-1] },
             ],
             "outputs": [{ "name": "y", "datatype": "BYTES", "shape": [-1] }],
             "properties": { "batching": "off: rows mix" },
+            "model": {
+                "inputs": [{ "name": "y", "datatype": "BYTES", "shape": [-1] }],
+                "outputs": [],
+            },
         });
         assert_json(&model_metadata(&metadata), &expected);
     }

@@ -80,7 +80,8 @@ impl ContentType {
         let (media, parameters) = part(header);
         let unsupported = || MediaError::Unsupported(header.to_owned());
         Ok(match &*media {
-            JSON | "" => ContentType::Json,
+            // The last is what curl says where nobody says otherwise.
+            JSON | "" | "application/x-www-form-urlencoded" => ContentType::Json,
             CSV => ContentType::Csv,
             NPY => ContentType::Npy,
             "text/plain" => ContentType::Text,

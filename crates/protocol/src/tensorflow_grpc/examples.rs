@@ -271,7 +271,9 @@ impl Column<'_> {
     }
 
     fn doubles(&self) -> Result<Vec<f64>, TensorFlowError> {
-        let exact = |value: i64| Some(value as f64).filter(|double| *double as i64 == value);
+        // In 128 bits, where what was rounded up beyond 64 is seen.
+        let same = |double: f64, value: i64| double as i128 == i128::from(value);
+        let exact = |value: i64| Some(value as f64).filter(|double| same(*double, value));
         self.numbers(Some(f64::from), exact, Some(f64::NAN))
     }
 
@@ -280,7 +282,8 @@ impl Column<'_> {
         of_float: impl Fn(f32) -> T + Copy,
         missing: T,
     ) -> Result<Vec<T>, TensorFlowError> {
-        let exact = |value: i64| Some(value as f32).filter(|float| *float as i64 == value);
+        let same = |float: f32, value: i64| float as i128 == i128::from(value);
+        let exact = |value: i64| Some(value as f32).filter(|float| same(*float, value));
         let of_integer = |value| exact(value).map(of_float);
         self.numbers(Some(of_float), of_integer, Some(missing))
     }

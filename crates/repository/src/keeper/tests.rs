@@ -29,6 +29,8 @@ type Versions = Vec<(u64, String)>;
 struct Stage {
     models: Mutex<BTreeMap<&'static str, (ModelManifest, Versions)>>,
     refused: Mutex<Vec<(ModelName, ModelVersion)>>,
+    /// The content of the files that each manifest names.
+    beside: Mutex<String>,
     /// Set where nobody can look.
     outage: Mutex<Option<String>>,
     /// How often files are found changed after they were read.
@@ -57,11 +59,12 @@ impl Source for Stage {
             return Err(SourceError { place: "stage".to_owned(), reason, passing: true });
         }
         let models = self.models.lock().unwrap();
+        let beside = Identity::new(&self.beside.lock().unwrap());
         let models = models.iter().map(|(model, (manifest, versions))| ModelFolder {
             name: name(model),
             path: model.into(),
             manifest: manifest.clone(),
-            beside: Identity::default(),
+            beside: beside.clone(),
             versions: versions
                 .iter()
                 .map(|(number, content)| VersionArtefact {
@@ -314,6 +317,15 @@ fn an_outage_or_a_wrong_manifest_takes_nothing_away() {
         let entry = snapshot.model("a").unwrap().version(ModelVersion(1)).cloned();
         entry.is_some_and(|entry| entry.last_error.is_some())
     });
+    assert_eq!(running.answer("a"), Ok("one".to_owned()));
+}
+
+#[test]
+fn a_change_of_a_file_that_the_manifest_names_loads_anew() {
+    let running = Running::on(&on_stage(&[("a", &[(1, "one")])]));
+    assert_eq!(running.loads(), ["a/1 one"]);
+    *running.stage.beside.lock().unwrap() = "another tokenizer".to_owned();
+    running.until("it is loaded anew", |running| running.loads().len() == 2);
     assert_eq!(running.answer("a"), Ok("one".to_owned()));
 }
 

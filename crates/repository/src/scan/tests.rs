@@ -354,15 +354,17 @@ fn a_sample_is_found_beside_a_model() {
             files: &[("sample.json", "[1, 2]")],
             sample: None,
             problems: &[
-                "m/sample.json: is not a list of rows to try the model with; write a list of \
+                "warning: m/sample.json: is not a list of rows to try the model with; write a list of \
                          objects by input name, or rename the file",
             ],
         },
         Case {
             files: &[("sample.json", "[{}")],
             sample: None,
-            problems: &["m/sample.json: is no JSON: EOF while parsing a list at line 1 column 3; \
-                         write a list of objects by input name, or rename the file"],
+            problems: &[
+                "warning: m/sample.json: is no JSON: EOF while parsing a list at line 1 column 3; \
+                         write a list of objects by input name, or rename the file",
+            ],
         },
         Case {
             files: &[("model.toml", "sample = 'gone.json'")],

@@ -144,6 +144,7 @@ impl GrpcInferenceService for Inference {
             platform: &describe::platform(&description),
             signature: &description.signature,
             properties: &describe::properties(&description),
+            interface: &description.interface,
         })))
     }
 
@@ -199,7 +200,10 @@ impl GrpcInferenceService for Inference {
         let description = self.base.describe(&name, &version, &caller).await?;
         let platform = describe::platform(&description);
         let config = describe::config(&description, &platform);
-        Ok(Response::new(grpc::model_config(&config, &describe::properties(&description))))
+        let inner = describe::inner_tensors(&description);
+        let mut properties = describe::properties(&description);
+        properties.extend(inner.iter().map(|(name, tensors)| (*name, tensors.as_str())));
+        Ok(Response::new(grpc::model_config(&config, &properties)))
     }
 
     async fn model_statistics(

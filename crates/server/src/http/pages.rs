@@ -16,7 +16,6 @@ use axum::response::Response;
 use axum::routing::get;
 use http::StatusCode;
 use maud::html;
-use outhaul_types::Classify;
 
 use super::answer::Failure;
 use super::routes::{App, Asked, TargetPath};
@@ -65,9 +64,4 @@ fn failed(failure: &Failure) -> Response {
         p { a href="/" { "All models" } }
     };
     answer(failure.status, page("Not there", None, &main))
-}
-
-/// Returns what a page says of an error.
-pub(super) fn of_error(error: &impl Classify) -> Response {
-    failed(&Failure::of(error))
 }

@@ -269,6 +269,7 @@ async fn metadata(State(shared): App, TargetPath(target): TargetPath, asked: Ask
         platform: &platform(&model),
         signature: &model.signature,
         properties: &properties(&model),
+        interface: &model.interface,
     }))
 }
 

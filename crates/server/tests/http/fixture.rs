@@ -52,7 +52,7 @@ impl Server {
     }
 
     /// Starts a server over the application that `app` makes.
-    pub async fn over(app: fn(&Arc<Gate>) -> Arc<App>, config: HttpConfig) -> Self {
+    pub async fn over(app: impl FnOnce(&Arc<Gate>) -> Arc<App>, config: HttpConfig) -> Self {
         let gate = OpenedAtEnd(Arc::default());
         let app = app(&gate);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -8,11 +8,14 @@ mod client;
 mod compression;
 mod describe;
 mod fixture;
+mod graphql;
 mod lifecycle;
 mod limits;
 #[path = "../shared/models.rs"]
 mod models;
+mod openai;
 mod predict;
 mod repository;
+mod sagemaker;
 #[path = "../shared/repository.rs"]
 mod shelf;

@@ -8,8 +8,8 @@ use outhaul_types::{
 use super::resize::Geometry;
 use crate::BuildError;
 
-/// The most pixels that may be allowed: a picture of so many already takes gigabytes to decode.
-const MOST_MAX_PIXELS: u64 = 1 << 28;
+/// The most pixels that may be allowed. Decoders count the bytes of an animation's canvas in 32 bits.
+const MOST_MAX_PIXELS: u64 = 1_000_000_000;
 
 /// What is known of every request before it comes.
 pub(super) struct Fit {

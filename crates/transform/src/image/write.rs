@@ -77,10 +77,13 @@ fn values(spec: &ImageInput) -> Result<Vec<[f64; 256]>, BuildError> {
     if spec.std.contains(&0.0) {
         return declared("input.std", "must not be 0".to_owned());
     }
+    // The default stands for the fraction, not for the FP32 number next to it.
+    let usual = spec.scale == ImageInput::default().scale;
+    let scale = if usual { 1.0 / 255.0 } else { f64::from(spec.scale) };
     let of_channel = |channel: usize| {
         let mean = spec.mean.get(channel).copied().map_or(0.0, f64::from);
         let std = spec.std.get(channel).copied().map_or(1.0, f64::from);
-        std::array::from_fn(|value| (value as f64 * f64::from(spec.scale) - mean) / std)
+        std::array::from_fn(|value| (value as f64 * scale - mean) / std)
     };
     Ok((0..count).map(of_channel).collect())
 }

@@ -4,6 +4,7 @@
 //! columns, and a row has as many elements as the model's file fixes.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 
 use outhaul_types::{
     Column as Declared, Dimension, ModelSignature, RowsInput, ShapePattern, TensorSpec,
@@ -11,12 +12,14 @@ use outhaul_types::{
 use smallvec::{SmallVec, smallvec};
 
 use super::column::{Column, width, wrong};
-use super::{COLUMNS, Pack};
+use super::{COLUMNS, Pack, RowShape};
 use crate::BuildError;
 
 pub(super) struct Fitted {
     pub(super) columns: Vec<Column>,
     pub(super) packs: Vec<Pack>,
+    /// How many rows the model takes at a time, where its file fixes that.
+    pub(super) rows_at_once: Option<NonZeroUsize>,
 }
 
 pub(super) fn fit(spec: &RowsInput, inner: &ModelSignature) -> Result<Fitted, BuildError> {
@@ -43,9 +46,20 @@ pub(super) fn fit(spec: &RowsInput, inner: &ModelSignature) -> Result<Fitted, Bu
         pack.members.push((index, pack.width));
         pack.width += width(declared, data_type);
     }
+    let mut rows_at_once = None;
     for (index, input) in inner.inputs.iter().enumerate() {
         match packs.get_mut(&index) {
-            Some(pack) => pack.row_shape = row_shape(input, pack.width)?,
+            Some(pack) => {
+                let (rows, row_shape) = shape(input, pack.width)?;
+                pack.row_shape = row_shape;
+                if let (Some(first), Some(rows)) = (rows_at_once, rows)
+                    && first != rows
+                {
+                    let problem = format!("takes {rows} rows at a time, another input {first}");
+                    return Err(unfit(input, problem));
+                }
+                rows_at_once = rows_at_once.or(rows);
+            }
             None if input.optional => {}
             None => {
                 let problem = format!("make nothing of the model's input '{}'", input.name);
@@ -53,7 +67,7 @@ pub(super) fn fit(spec: &RowsInput, inner: &ModelSignature) -> Result<Fitted, Bu
             }
         }
     }
-    Ok(Fitted { columns, packs: packs.into_values().collect() })
+    Ok(Fitted { columns, packs: packs.into_values().collect(), rows_at_once })
 }
 
 /// Returns the input of the model for each column.
@@ -95,27 +109,19 @@ fn inputs_of(columns: &[Declared], inner: &ModelSignature) -> Result<Vec<usize>,
     columns.iter().zip(&by_name).map(input_of).collect()
 }
 
-/// Returns the shape of one row of `width` elements, as the model's file calls for it.
-fn row_shape(input: &TensorSpec, width: usize) -> Result<SmallVec<[usize; 4]>, BuildError> {
-    let unfit = |problem: String| BuildError::Unfit {
-        key: COLUMNS,
-        name: input.name.clone(),
-        data_type: input.data_type,
-        shape: input.shape.clone(),
-        problem,
-    };
+/// Returns how many rows an input takes, where its file fixes that, and the shape of one of `width`
+/// elements, as the file calls for it.
+fn shape(input: &TensorSpec, width: usize) -> Result<(Option<NonZeroUsize>, RowShape), BuildError> {
+    let unfit = |problem| unfit(input, problem);
     let dimensions = match &input.shape {
-        ShapePattern::AnyRank => return Ok(smallvec![width]),
+        ShapePattern::AnyRank => return Ok((None, smallvec![width])),
         ShapePattern::Ranked(dimensions) => dimensions,
     };
     let Some((rows, inside)) = dimensions.split_first() else {
         return Err(unfit("has no rows".to_owned()));
     };
-    if let Dimension::Fixed(rows) = rows
-        && *rows != 1
-    {
-        return Err(unfit(format!("takes {rows} rows at a time, neither one nor any number")));
-    }
+    let none = || unfit("takes no rows at all".to_owned());
+    let rows = rows.size().map(|rows| NonZeroUsize::new(rows).ok_or_else(none)).transpose()?;
     let fixed: usize = inside.iter().filter_map(Dimension::size).product();
     let open = inside.iter().filter(|dimension| dimension.size().is_none()).count();
     let declared = match width {
@@ -129,7 +135,18 @@ fn row_shape(input: &TensorSpec, width: usize) -> Result<SmallVec<[usize; 4]>, B
         1 => return Err(unfit(format!("takes columns by {fixed}, where {declared}"))),
         _ => return Err(unfit("has more than one open size beside the rows".to_owned())),
     }
-    Ok(inside.iter().map(|dimension| dimension.size().unwrap_or(width / fixed)).collect())
+    let sizes = inside.iter().map(|dimension| dimension.size().unwrap_or(width / fixed));
+    Ok((rows, sizes.collect()))
+}
+
+fn unfit(input: &TensorSpec, problem: String) -> BuildError {
+    BuildError::Unfit {
+        key: COLUMNS,
+        name: input.name.clone(),
+        data_type: input.data_type,
+        shape: input.shape.clone(),
+        problem,
+    }
 }
 
 fn names<'s>(inputs: impl Iterator<Item = &'s TensorSpec>) -> String {

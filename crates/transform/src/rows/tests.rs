@@ -1,5 +1,3 @@
-use std::num::NonZeroUsize;
-
 use outhaul_types::{
     CategoryEncoding, Column as Declared, ColumnKind, DateUnit, Missing, UnknownCategory,
 };
@@ -384,6 +382,24 @@ fn rows_are_grouped_as_asked() {
 }
 
 #[test]
+fn a_model_that_takes_so_many_rows_at_a_time_gets_them() {
+    let built = built(&[number("a")], &[("X", DataType::Fp32, &[2, 1])]).unwrap();
+    let parts = |rows: usize, grouping| {
+        let prepared = built.side.prepare(&vec![numbers(&vec![0.0; rows])].into(), rows, grouping);
+        let parts = prepared.map_err(|error| error.to_string())?.parts;
+        Ok(parts.into_iter().map(|part| part.rows).collect::<Vec<_>>())
+    };
+    let twice = Ok(vec![vec![0, 1], vec![2, 3]]);
+    assert_eq!(parts(4, Grouping::Alone), twice);
+    assert_eq!(parts(4, Grouping::Together), twice);
+    let error = "'a' has 3 rows, where the model takes 2 at a time".to_owned();
+    assert_eq!(parts(3, Grouping::Alone), Err(error));
+    let inputs = [("a", DataType::Fp32, &[2, 1][..]), ("b", DataType::Fp32, &[1, 1])];
+    let error = self::built(&[number("a"), number("b")], &inputs).err().unwrap();
+    assert!(error.ends_with("which takes 1 rows at a time, another input 2"), "{error}");
+}
+
+#[test]
 fn columns_must_agree_on_rows_even_where_they_may_be_missing() {
     let columns = ["a", "b"].map(|name| column(name, ColumnKind::Number, Missing::Nan));
     let built = built(&columns, &[("X", DataType::Fp32, &[-1, 2])]).unwrap();
@@ -410,7 +426,7 @@ fn shapes_follow_the_models_file() {
     assert_eq!(shape(&[-1, 1], 1), Ok("[2,1]".to_owned()));
     assert_eq!(shape(&[-1, -1], 3), Ok("[2,3]".to_owned()));
     assert_eq!(shape(&[-1, 2, 3], 6), Ok("[2,2,3]".to_owned()));
-    assert_eq!(shape(&[1, 1, -1], 4), Ok("[2,1,4]".to_owned()));
+    assert_eq!(shape(&[2, 1, -1], 4), Ok("[2,1,4]".to_owned()));
     let wrong = |sizes, columns| -> String { shape(sizes, columns).unwrap_err() };
     assert_eq!(
         wrong(&[-1, 30], 29),
@@ -420,7 +436,7 @@ fn shapes_follow_the_models_file() {
     assert!(wrong(&[-1], 2).ends_with("which takes 1 columns, where 2 are declared"));
     assert!(wrong(&[-1, 2, -1], 3).ends_with("which takes columns by 2, where 3 are declared"));
     assert!(wrong(&[-1, -1, -1], 3).ends_with("has more than one open size beside the rows"));
-    assert!(wrong(&[8, 2], 2).ends_with("takes 8 rows at a time, neither one nor any number"));
+    assert!(wrong(&[0, 2], 2).ends_with("which takes no rows at all"));
     assert!(wrong(&[], 1).ends_with("which has no rows"));
 }
 

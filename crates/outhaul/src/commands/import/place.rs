@@ -82,7 +82,19 @@ impl Staged<'_> {
         Ok(target)
     }
 
-    fn prepare(&self, below: &Path) -> Result<PathBuf, Problem> {
+    /// Returns where a path below the model's folder is until then.
+    pub(super) fn path(&self, below: &Path) -> PathBuf {
+        self.folder.join(below)
+    }
+
+    /// Makes durable what somebody else has written there.
+    pub(super) fn make_durable(&self, written: &Path) -> Result<(), Problem> {
+        let synced = File::open(written).and_then(|file| file.sync_all());
+        synced.map_err(|error| unwritable(written, &error))
+    }
+
+    /// Makes the folder of a file that is to be written, and returns its path until then.
+    pub(super) fn prepare(&self, below: &Path) -> Result<PathBuf, Problem> {
         let target = self.folder.join(below);
         if target.symlink_metadata().is_ok() {
             let rule = format!("two files would be called {}", below.display());

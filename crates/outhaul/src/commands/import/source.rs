@@ -67,11 +67,12 @@ pub(super) fn find(path: &Path, to: &Path) -> Result<Found, Problem> {
 
 /// Returns what people call the format of a model that a scan of `path` has found.
 pub(super) fn format_of(path: &Path, model: &ModelFolder) -> String {
-    let holds = |file: &str| model.path.join(file).is_file();
-    if holds(MANIFEST_FILE) {
+    if is_ours(model) {
         return format!("Outhaul ({MANIFEST_FILE})");
     }
-    if let Some(format) = FORMATS.iter().find(|format| holds(format.file)) {
+    if let Some(format) =
+        FORMATS.iter().find(|format| format.is_told_by(|name| model.path.join(name).exists()))
+    {
         return format!("{} ({})", format.name, format.file);
     }
     let is_list = path.is_file() && path != model.path;
@@ -79,6 +80,14 @@ pub(super) fn format_of(path: &Path, model: &ModelFolder) -> String {
         true => "TensorFlow Serving (models.config)".to_owned(),
         false => "ONNX".to_owned(),
     }
+}
+
+/// Whether all that is declared of a model stands in its own `model.toml`.
+pub(super) fn is_ours(model: &ModelFolder) -> bool {
+    let is_there = |name: &str| model.path.join(name).exists();
+    let mut formats = FORMATS.iter();
+    let is_completed = formats.any(|format| format.is_completed && format.is_told_by(is_there));
+    model.path.join(MANIFEST_FILE).is_file() && !is_completed
 }
 
 pub(super) fn same(left: &Path, right: &Path) -> bool {

@@ -148,7 +148,7 @@
     const made = element("div", null, { class: "bars" });
     for (const [name, score] of ranked.slice(0, 10)) {
       made.append(element("span", name), element("meter", null, { min: 0, max: 1, value: Math.min(1, Math.max(0, score)), "aria-label": name }),
-        element("span", short(score)));
+        element("span", score !== 0 && Math.abs(score) < 1e-4 ? score.toExponential(1) : score.toFixed(4)));
     }
     if (ranked.length > 10) made.append(element("span", `and ${ranked.length - 10} more`, { class: "faint" }));
     return made;
@@ -218,6 +218,8 @@
     if (model.outputs.length > 1 && spec.content !== "label") made.append(element("h3", spec.name));
     const numbers = Array.isArray(one) && one.length > 0 && one.every((each) => typeof each === "number");
     if (spec.content === "label" && typeof one === "string") made.append(element("p", one || "(none)", { class: "headline" }));
+    // The best class's score stands in the bars of all classes already.
+    else if (spec.name === "score" && model.outputs.some((other) => other.name === "probabilities")) return element("div");
     else if (spec.content === "score" && numbers) made.append(bars(one, spec.choices));
     else if (spec.content === "score" && typeof one === "number") made.append(bars([one], [spec.name]));
     else if (spec.content === "embedding" && numbers) {

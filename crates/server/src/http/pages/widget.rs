@@ -133,10 +133,12 @@ fn numbers(name: &str, count: usize, hint: &str) -> Markup {
 }
 
 fn hint(spec: &TensorSpec, field: &Field) -> String {
-    let mut parts = vec![match field.content {
-        Content::Tensor => format!("{} {}", spec.data_type, spec.shape),
-        content => content.as_str().to_owned(),
-    }];
+    let mut parts = match field.content {
+        Content::Tensor => vec![format!("{} {}", spec.data_type, spec.shape)],
+        // A text that is called `text` needs no more words.
+        content if content.as_str() == spec.name => Vec::new(),
+        content => vec![content.as_str().to_owned()],
+    };
     parts.extend(field.unit.as_ref().map(|unit| format!("in {unit}")));
     if spec.optional {
         parts.push("may be left out".to_owned());
