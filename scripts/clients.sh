@@ -33,7 +33,16 @@ case "$*" in
     *convert*) clients= ;;
     *) conversion= ;;
 esac
+if [ -n "$clients" ] && ! { command -v chromium && command -v chromedriver; } >/dev/null &&
+    command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    echo "installing chromium and its driver, for the tests of the pages" >&2
+    { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium chromium-driver fonts-dejavu-core; } >/dev/null || true
+fi
 environment=$(sh scripts/venv.sh tests python/requirements-tests.txt)
+if [ -n "$clients" ]; then
+    # Here, so that the time this takes the first time is not counted.
+    sh scripts/tensorflow-stubs.sh "$environment/bin/python" >/dev/null
+fi
 
 cargo build --locked -p outhaul
 target=$(cargo metadata --locked --no-deps --format-version 1 |

@@ -176,6 +176,8 @@ impl Cycler {
         let model = self.engine.load(&onnx, &LoadOptions::default())?;
         let manifest = ModelManifest::default();
         let plan = VersionPlan {
+            transform: None,
+            sample: None,
             name: name.clone(),
             version,
             declared: Declared::apply(&onnx.signature, &manifest)?,

@@ -7,6 +7,8 @@
 //! them under libFuzzer.
 
 pub mod mutate;
+mod rows;
+mod texts;
 
 use std::path::Path;
 
@@ -19,12 +21,18 @@ use outhaul_protocol::{
 };
 use outhaul_repository::{Declarations, MANIFEST_KEYS, Rule, Value};
 use outhaul_types::{
-    Classify, Content, DataType, Dimension, Field, InferRequest, InferResponse, Interface, ModelName,
-    ModelSignature, ModelVersion, Name, NamedTensor, ShapePattern, Tensor, TensorData, TensorSpec,
-    Timings, TraceParent, VersionChoice,
+    Classify, Content, DataType, Dimension, Field, InferRequest, InferResponse, Interface,
+    ModelName, ModelSignature, ModelVersion, Name, NamedTensor, ShapePattern, Tensor, TensorData,
+    TensorSpec, Timings, TraceParent, VersionChoice,
 };
 use prost::Message;
 use smallvec::SmallVec;
+
+pub use rows::{
+    azure_body, csv_rows, json_columns, json_rows, npy_file, tensorflow_path, tensorflow_rest,
+    vertex_body,
+};
+pub use texts::{openai_embeddings, rerank_body, sagemaker_body, sagemaker_rest};
 
 /// The most memory that one byte of a request may turn into: `0,` becomes eight bytes of an FP64, and
 /// `"",` a place of 16 bytes in a list of strings.
@@ -175,6 +183,28 @@ pub fn onnx_file(data: &[u8]) {
             }
         }
         Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// Turns weights into a graph: a tiny BERT's `config.json` as it is, and these bytes as its
+/// `model.safetensors`.
+pub fn safetensors_file(data: &[u8]) {
+    let config = r#"{"architectures": ["BertModel"], "model_type": "bert", "vocab_size": 40,
+        "max_position_embeddings": 20, "hidden_size": 16, "intermediate_size": 32,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "type_vocab_size": 2}"#;
+    let folder = tempfile::tempdir().expect("there is room for a few kilobytes");
+    let (weights, target) =
+        (folder.path().join("model.safetensors"), folder.path().join("model.onnx"));
+    let written = std::fs::write(folder.path().join("config.json"), config)
+        .and_then(|()| std::fs::write(&weights, data));
+    written.expect("there is room for a few kilobytes");
+    match outhaul_onnx::huggingface::convert(&weights, &target) {
+        Ok(converted) => {
+            assert_eq!(converted.family, "BERT");
+            let model = outhaul_onnx::read(&target).expect("what was made is a sound graph");
+            assert!(model.file_bytes < data.len() as u64 + 100_000);
+        }
+        Err(error) => assert!(!error.kind().is_ours() && !error.to_string().is_empty(), "{error}"),
     }
 }
 

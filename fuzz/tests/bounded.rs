@@ -146,7 +146,7 @@ fn grpc_examples() -> Vec<Vec<u8>> {
 
 /// Tensors in their fields, as bytes, filled, and of strings.
 fn tensorflow_tensors() -> Vec<Vec<u8>> {
-    use tensorflow::{DataType, TensorProto, TensorShapeProto, tensor_shape_proto::Dim, serving};
+    use tensorflow::{DataType, TensorProto, TensorShapeProto, serving, tensor_shape_proto::Dim};
     let of = |dtype: DataType| TensorProto {
         dtype: dtype.into(),
         tensor_shape: Some(TensorShapeProto {
@@ -223,6 +223,134 @@ fn tensorflow_examples() {
 }
 
 #[test]
+fn json_rows() {
+    let examples = [
+        r#"[{"n":1.5,"t":"a\"b","v":[1,-2e3]},{"t":{"b64":"/w=="},"v":[NaN,"Infinity"],"n":null}]"#,
+        r#"[[1,"\u00e9",[3,4]],[null,"",[-0.0,1e-40]]]"#,
+        r#"[{"v":[1,2],"t":"x"}]"#,
+    ];
+    run("json_rows", outhaul_fuzz::json_rows, &examples.map(|text| text.into()));
+}
+
+#[test]
+fn json_columns() {
+    let examples = [
+        r#"{"n":[1.5,null],"t":["a",{"b64":"YQ=="}],"v":[[1,2],[3,4]]}"#,
+        r#"{"t":["x"],"v":[[1,2]]}"#,
+    ];
+    run("json_columns", outhaul_fuzz::json_columns, &examples.map(|text| text.into()));
+}
+
+#[test]
+fn csv_rows() {
+    let examples = [
+        "1.5,\"a, \"\"b\"\"\n\",1,-2e3\r\n,text,NaN,inf\n\n7,\u{e9},0,0",
+        "\u{feff}n,t,v\n1,a,2\n",
+        ",,1,2\n",
+    ];
+    run("csv_rows", outhaul_fuzz::csv_rows, &examples.map(|text| text.into()));
+}
+
+#[test]
+fn npy_file() {
+    let file = |descr: &str, shape: &str, data: &[u8]| {
+        let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
+        let length = u16::try_from(header.len()).unwrap().to_le_bytes();
+        [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), data].concat()
+    };
+    let examples = [
+        file("<f4", "(2, 2)", &[0, 0, 128, 63, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
+        file("|b1", "(3,)", &[0, 1, 1]),
+        file("<i8", "()", &[1; 8]),
+        file("|O", "(1,)", &[1; 8]),
+    ];
+    run("npy_file", outhaul_fuzz::npy_file, &examples);
+}
+
+/// The bodies of the conformance cases of a contract, each behind `first`, without the few that are huge.
+fn contract_examples(contract: &str, first: &[u8]) -> Vec<Vec<u8>> {
+    let files = testdata(&format!("conformance/{contract}"), "json");
+    let cases = files.iter().flat_map(|file| serde_json::from_slice::<Vec<Value>>(file).unwrap());
+    let mut examples = Vec::new();
+    for case in cases {
+        let parts = match &case["body"] {
+            Value::Null => continue,
+            Value::Array(parts) => parts.clone(),
+            whole => vec![whole.clone()],
+        };
+        if parts.iter().all(|part| part["repeat"].is_null()) {
+            let body: Vec<u8> = parts.iter().flat_map(part).collect();
+            examples.push([first, &body].concat());
+        }
+    }
+    examples
+}
+
+#[test]
+fn tensorflow_rest() {
+    let mut examples = contract_examples("tensorflow_rest", &[0]);
+    examples.push(b"\x00{\"instances\":[{\"t\":\"a\",\"v\":[1,2]}]}".to_vec());
+    examples.push(b"\x00{\"inputs\":{\"t\":[\"a\"],\"v\":[[1,2]]}}".to_vec());
+    examples.push(b"\x01{\"context\":{\"t\":[\"a\"]},\"examples\":[{\"v\":[1,2]}]}".to_vec());
+    run("tensorflow_rest", outhaul_fuzz::tensorflow_rest, &examples);
+}
+
+#[test]
+fn tensorflow_path() {
+    let examples = ["iris:predict", "iris/versions/3:classify", "iris/labels/a/metadata", "iris"];
+    run("tensorflow_path", outhaul_fuzz::tensorflow_path, &examples.map(|text| text.into()));
+}
+
+#[test]
+fn vertex_body() {
+    let mut examples = contract_examples("vertex", &[]);
+    examples.push(b"{\"instances\":[{\"t\":\"a\",\"v\":[1,2]}],\"parameters\":{}}".to_vec());
+    run("vertex_body", outhaul_fuzz::vertex_body, &examples);
+}
+
+#[test]
+fn azure_body() {
+    let mut examples = contract_examples("azure", &[]);
+    let table = r#"{"input_data":{"columns":["v","t"],"index":[0],"data":[[[1,2],"a"]]}}"#;
+    examples.push(table.into());
+    examples.push(br#"{"data":{"t":["a"],"v":[[1,2]]}}"#.to_vec());
+    run("azure_body", outhaul_fuzz::azure_body, &examples);
+}
+
+#[test]
+fn openai_embeddings() {
+    let examples = contract_examples("openai", &[]);
+    run("openai_embeddings", outhaul_fuzz::openai_embeddings, &examples);
+}
+
+#[test]
+fn rerank_body() {
+    run("rerank_body", outhaul_fuzz::rerank_body, &contract_examples("rerank", &[]));
+}
+
+#[test]
+fn sagemaker_body() {
+    // One of each kind, and rows as the target's own model takes them.
+    let mut examples: Vec<Vec<u8>> =
+        (0..8).flat_map(|kind| contract_examples("sagemaker", &[kind])).collect();
+    examples.push(b"\x00{\"instances\":[{\"x\":\"a\"},\"b\"]}".to_vec());
+    examples.push(b"\x81[1]\n[2.5]\n".to_vec());
+    examples.push(b"\x82x\n1\n2\n".to_vec());
+    run("sagemaker_body", outhaul_fuzz::sagemaker_body, &examples);
+}
+
+#[test]
+fn sagemaker_rest() {
+    let examples = [
+        r#"{"model_name": "a", "url": "/opt/ml/models/a/model"}"#,
+        "application/json; charset=utf-8",
+        "text/csv;q=0.5;header=present, application/x-npy;q=0.1, */*;q=0",
+        "application/vnd.sagemaker-triton.binary+json;json-header-size=17",
+    ];
+    run("sagemaker_rest", outhaul_fuzz::sagemaker_rest, &examples.map(|text| text.into()));
+}
+
+#[test]
 fn oip_rest() {
     run("oip_rest", outhaul_fuzz::oip_rest, &rest_examples());
 }
@@ -238,6 +366,12 @@ fn onnx_file() {
     // Small files are changed where it matters more often.
     examples.retain(|example| example.len() < 50_000);
     run("onnx_file", outhaul_fuzz::onnx_file, &examples);
+}
+
+#[test]
+fn safetensors_file() {
+    let examples = testdata("huggingface/bert", "safetensors");
+    run("safetensors_file", outhaul_fuzz::safetensors_file, &examples);
 }
 
 #[test]

@@ -45,6 +45,8 @@ CASES = {
 def asked(models, tmp_path_factory):
     """The server that the cases assume."""
     routes = ["--vertex-predict-route", "/vertex/predict", "--vertex-health-route", "/vertex/health"]
+    # A second place of models.
+    routes.append(str(TESTDATA / "text_models"))
     with Server(models, tmp_path_factory.mktemp("contracts") / "log", "--default-model", "flowers", *routes) as server:
         yield server
 
@@ -107,6 +109,6 @@ def test_case(asked, asking):
 
 
 def test_there_are_cases():
-    for contract, least in {"oip_rest": 100, "tensorflow_rest": 70, "vertex": 15, "azure": 20}.items():
+    for contract, least in {"oip_rest": 100, "tensorflow_rest": 70, "vertex": 15, "azure": 20, "openai": 40, "rerank": 30, "sagemaker": 70}.items():
         count = sum(1 for other, _ in CASES.values() if other == contract)
         assert count >= least, f"{contract} has {count} cases"

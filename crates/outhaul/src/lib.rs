@@ -17,7 +17,7 @@ mod private;
 pub use engines::{Engines, NamedEngine, NoEngine};
 pub use loader::try_to_load;
 pub use memory::MemoryMeter;
-pub use model_file::{ModelFile, NoModelFile, is_weights, told};
+pub use model_file::{ModelFile, NoModelFile, describe_conversion, is_weights};
 pub use open::{
     Keeping, OpenError, OpenOptions, Opened, Place, cache_folder, loaded, open, prepare, state_file,
 };

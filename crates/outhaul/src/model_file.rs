@@ -64,7 +64,7 @@ impl ModelFile {
     /// Tells how the file was made, where it was.
     pub fn how(&self) -> Option<String> {
         let Made { converted, took, .. } = self.made.as_ref()?;
-        Some(told(converted, *took))
+        Some(describe_conversion(converted, *took))
     }
 }
 
@@ -75,7 +75,7 @@ pub fn is_weights(found: &Path) -> bool {
 }
 
 /// Tells how a graph was made, in a line.
-pub fn told(converted: &Converted, took: Duration) -> String {
+pub fn describe_conversion(converted: &Converted, took: Duration) -> String {
     let widened = match converted.widened.as_slice() {
         [] => String::new(),
         elements => format!(", {} widened to F32", elements.join(" and ")),

@@ -204,13 +204,14 @@ async fn check_embeddings(router: &Router, model: &str, by: &str) {
 async fn minilm_is_served_as_it_is_and_imported() {
     let Some(folder) = minilm() else { return };
     let models = tempfile::tempdir().unwrap();
-    let run = Command::new(env!("CARGO_BIN_EXE_outhaul"))
-        .args(["import", "--name", "imported", "--to"])
-        .args([models.path(), folder.as_path()])
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&run.stdout).into_owned();
-    assert!(run.status.success(), "{said}{}", String::from_utf8_lossy(&run.stderr));
+    let (success, said) = import(&[
+        folder.as_os_str(),
+        "--name".as_ref(),
+        "imported".as_ref(),
+        "--to".as_ref(),
+        models.path().as_os_str(),
+    ]);
+    assert!(success, "{said}");
     assert!(said.contains("from Hugging Face (config.json)"), "{said}");
     assert!(said.contains("a BERT graph made of its weights in"), "{said}");
     for file in ["1/model.onnx", "tokenizer.json", "model.toml"] {
@@ -282,4 +283,50 @@ fn a_folder_whose_weights_are_wrong_says_so_and_stops_no_other() {
     assert!(errors[0].contains("hidden_act = \"silu\": gelu, gelu_new"), "{errors:?}");
     let latest = outhaul::types::VersionChoice::Latest;
     assert!(opened.router.readiness("bert-sequence", &latest).is_ok());
+}
+
+/// Runs `outhaul import` and returns what it says, on both streams.
+fn import(arguments: &[&std::ffi::OsStr]) -> (bool, String) {
+    let run =
+        Command::new(env!("CARGO_BIN_EXE_outhaul")).arg("import").args(arguments).output().unwrap();
+    let said = [run.stdout, run.stderr].concat();
+    (run.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[tokio::test]
+async fn an_imported_folder_answers_like_the_folder_itself() {
+    let models = tiny(&["bert-sequence", "bert-token"]);
+    // As exporters leave it: the graph below `onnx`, and the weights beside it.
+    let exported = models.path().join("bert-token/onnx");
+    std::fs::create_dir(&exported).unwrap();
+    let weights = models.path().join("bert-token/model.safetensors");
+    convert(&weights, &exported.join("model.onnx")).unwrap();
+    let target = tempfile::tempdir().unwrap();
+    let to = [models.path().as_os_str(), "--to".as_ref(), target.path().as_os_str()];
+    let (success, said) = import(&to);
+    assert!(success, "{said}");
+    assert!(said.contains("version 1 is a BERT graph made of its weights in"), "{said}");
+    assert_eq!(said.matches("version 1 was loaded once, on ").count(), 2, "{said}");
+    let (success, said) = import(&to);
+    assert!(!success && said.contains("is there already"), "{said}");
+    let engine = EngineChoice::Embedded;
+    let (before, after) = (router(models.path(), engine), router(target.path(), engine));
+    for (model, output) in [("bert-sequence", "probabilities"), ("bert-token", "entities")] {
+        let ask = || texts(&["the cat sits", "a dog dreams in town"]);
+        let (theirs, ours) =
+            (infer(&before, model, ask()).await, infer(&after, model, ask()).await);
+        assert_eq!(theirs.output(output), ours.output(output), "{model}");
+        assert!(ours.output(output).is_some());
+    }
+}
+
+#[test]
+fn what_cannot_be_imported_leaves_nothing_behind() {
+    let models = tiny(&["bert"]);
+    let (folder, target) = (models.path().join("bert"), models.path().join("target"));
+    std::fs::write(folder.join("model.safetensors"), "no weights").unwrap();
+    let (success, said) = import(&[folder.as_os_str(), "--to".as_ref(), target.as_os_str()]);
+    assert!(!success);
+    assert!(said.contains("is damaged: its header would have"), "{said}");
+    assert_eq!(std::fs::read_dir(&target).unwrap().count(), 0);
 }

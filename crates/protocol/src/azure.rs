@@ -184,10 +184,7 @@ fn takes_width(schema: &Schema<'_>, width: usize) -> bool {
 /// # Errors
 ///
 /// Fails where the model's outputs cannot be told row by row.
-pub fn encode(
-    responses: &[InferResponse],
-    schema: &Schema<'_>,
-) -> Result<Vec<u8>, ProtocolError> {
+pub fn encode(responses: &[InferResponse], schema: &Schema<'_>) -> Result<Vec<u8>, ProtocolError> {
     let mut out = Vec::with_capacity(256);
     encode_rows(responses, schema, &mut out)?;
     Ok(out)
@@ -260,13 +257,19 @@ mod tests {
         let people = Model::people();
         for (body, expected) in [
             ("5", "the request must be an object or a list, got a number"),
-            ("{}", "the request has none of 'input_data', 'data', 'inputs', 'instances', 'dataframe"),
+            (
+                "{}",
+                "the request has none of 'input_data', 'data', 'inputs', 'instances', 'dataframe",
+            ),
             (r#"{"instances":[1],"inputs":[1]}"#, "the request has both 'instances' and 'inputs'"),
             (r#"{"data":[1],"params":{"t":1}}"#, "'params.t' is not taken"),
             (r#"{"dataframe_split":[]}"#, "'dataframe_split' must be an object with 'data'"),
             (r#"{"input_data":{"data":5}}"#, "'input_data.data' must be a list, got a number"),
             (r#"{"input_data":{"columns":5,"data":[]}}"#, "'input_data.columns' must be a list"),
-            (r#"{"input_data":{"columns":[5],"data":[]}}"#, "'input_data.columns' must hold strings"),
+            (
+                r#"{"input_data":{"columns":[5],"data":[]}}"#,
+                "'input_data.columns' must hold strings",
+            ),
             (
                 r#"{"input_data":{"columns":["age","age"],"data":[]}}"#,
                 "'input_data.columns' holds 'age' twice",
@@ -289,7 +292,10 @@ mod tests {
             let error = read(&people, body).unwrap_err();
             assert!(error.starts_with(expected), "{body}: {error}");
         }
-        let many = format!("{{\"input_data\":{{\"columns\":[\"age\"],\"data\":[{}[0]]}}}}", "[0],".repeat(99_999));
+        let many = format!(
+            "{{\"input_data\":{{\"columns\":[\"age\"],\"data\":[{}[0]]}}}}",
+            "[0],".repeat(99_999)
+        );
         assert!(read(&people, &many).unwrap_err().starts_with("request has 100000 rows"));
     }
 

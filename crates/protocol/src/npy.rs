@@ -54,9 +54,7 @@ fn part(file: &Bytes) -> Result<(&str, Bytes), ProtocolError> {
     let [major, _, rest @ ..] = rest else { return Err(cut()) };
     let (length, rest) = match (major, rest) {
         (1, [a, b, rest @ ..]) => (usize::from(u16::from_le_bytes([*a, *b])), rest),
-        (2 | 3, [a, b, c, d, rest @ ..]) => {
-            (u32::from_le_bytes([*a, *b, *c, *d]) as usize, rest)
-        }
+        (2 | 3, [a, b, c, d, rest @ ..]) => (u32::from_le_bytes([*a, *b, *c, *d]) as usize, rest),
         (1..=3, _) => return Err(cut()),
         (version, _) => return Err(malformed(format!("it is of the unknown version {version}"))),
     };
@@ -64,8 +62,8 @@ fn part(file: &Bytes) -> Result<(&str, Bytes), ProtocolError> {
         return Err(malformed(format!("its header has more than {LONGEST_HEADER} bytes")));
     }
     let header = rest.get(..length).ok_or_else(cut)?;
-    let header = std::str::from_utf8(header)
-        .map_err(|_| malformed("its header is not UTF-8".to_owned()))?;
+    let header =
+        std::str::from_utf8(header).map_err(|_| malformed("its header is not UTF-8".to_owned()))?;
     Ok((header, file.slice(file.len() - rest.len() + length..)))
 }
 
@@ -252,7 +250,8 @@ pub fn encode(tensor: &Tensor) -> Result<Vec<u8>, ProtocolError> {
     let unpadded = MAGIC.len() + 4 + dictionary.len() + 1;
     let padding = unpadded.next_multiple_of(ALIGNMENT) - unpadded;
     let length = dictionary.len() + padding + 1;
-    let length = u16::try_from(length).map_err(|_| malformed("it has too many dimensions".to_owned()))?;
+    let length =
+        u16::try_from(length).map_err(|_| malformed("it has too many dimensions".to_owned()))?;
     let mut file = Vec::with_capacity(unpadded + padding + bytes.len());
     file.put_slice(MAGIC);
     file.put_slice(&[1, 0]);
@@ -350,8 +349,14 @@ mod tests {
             (plain("'>f8'"), "its type '>f8' stands for numbers in big-endian order"),
             (plain("[('a', '<f8')]"), "its type stands for records"),
             (plain("__import__('os')"), "its header cannot be read at '__import__"),
-            (file(1, &header("'<f8'", "False", "(2,)"), &[0; 8]), "shape [2] of FP64 needs 16 bytes"),
-            (file(1, &header("'<f8'", "False", "(0,)"), &[0; 8]), "shape [0] of FP64 needs 0 bytes"),
+            (
+                file(1, &header("'<f8'", "False", "(2,)"), &[0; 8]),
+                "shape [2] of FP64 needs 16 bytes",
+            ),
+            (
+                file(1, &header("'<f8'", "False", "(0,)"), &[0; 8]),
+                "shape [0] of FP64 needs 0 bytes",
+            ),
             (file(1, &huge, &[0; 8]), "shape [4294967296,4294967296,2] has more elements"),
             (file(1, &header("'<f8'", "True", "(2, 2)"), &[0; 32]), "it is in Fortran order"),
             (file(1, &header("'<f8'", "False", &ranks), &[0; 8]), "it has more than 16 dimensions"),

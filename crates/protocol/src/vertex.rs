@@ -35,7 +35,8 @@ pub fn decode(
     limits: &DecodeLimits,
 ) -> Result<(InferRequest, usize), ProtocolError> {
     let body = parse_json(body)?;
-    let problem = |problem: String| ProtocolError::from(RowError { problem, ..RowError::default() });
+    let problem =
+        |problem: String| ProtocolError::from(RowError { problem, ..RowError::default() });
     if body.as_object().is_none() {
         return Err(problem(format!("the request must be an object, got {}", body.kind())));
     }
@@ -43,7 +44,8 @@ pub fn decode(
         return Err(problem("the request has no 'instances'".to_owned()));
     };
     if body.get("inputs").is_some() {
-        let both = "the request has both 'instances' and 'inputs': this contract takes 'instances' alone";
+        let both =
+            "the request has both 'instances' and 'inputs': this contract takes 'instances' alone";
         return Err(problem(both.to_owned()));
     }
     check_parameters(body.get("parameters"))?;
@@ -148,7 +150,10 @@ mod tests {
                 "{\"instances\":[[1,2]],\"parameters\":{\"confidenceThreshold\":0.5}}",
                 "'parameters.confidenceThreshold' is not taken",
             ),
-            ("{\"instances\":[[1,2]],\"parameters\":5}", "'parameters' must be an object, got a number"),
+            (
+                "{\"instances\":[[1,2]],\"parameters\":5}",
+                "'parameters' must be an object, got a number",
+            ),
         ] {
             let error = decode(body.as_bytes(), &model.schema(), &DecodeLimits::default());
             let error = error.unwrap_err().to_string();

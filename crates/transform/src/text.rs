@@ -12,6 +12,7 @@
 mod encode;
 mod inner;
 mod parts;
+mod plain;
 mod read;
 
 #[cfg(test)]
@@ -34,6 +35,7 @@ use crate::{BuildError, Grouping, InputSide, Prepared, TransformError};
 use encode::{EncodeError, Encoder};
 use inner::TokenInputs;
 use parts::Rows;
+use plain::BertRules;
 pub(crate) use read::{MaskToken, mask_token};
 
 /// The model's input of token ids, by the name that every exporter of Hugging Face models uses.
@@ -47,9 +49,10 @@ const TEXT: Name = Name::const_new("text");
 const TEXT_PAIR: Name = Name::const_new("text_pair");
 const QUERY: Name = Name::const_new("query");
 
-/// The longest text in bytes. Longer ones are refused whatever is declared of truncation, since
-/// splitting a text into words takes about a hundred times its size in memory.
-const MAX_TEXT_BYTES: usize = 1 << 20;
+/// The longest text in bytes: a hundred pages. Longer ones are refused whatever is declared of truncation,
+/// since splitting a text into words takes a hundred times its size in memory, and three hundred for
+/// letters that are normalised to many.
+const MAX_TEXT_BYTES: usize = 256 << 10;
 
 /// The tokens of a text where neither the declaration nor the tokenizer says anything.
 const DEFAULT_MAX_TOKENS: usize = 512;
@@ -97,6 +100,7 @@ impl TextSide {
             max_tokens: self.max_tokens(form, inputs.fixed_length())?,
             truncation: self.spec.truncation,
             keeps_places: needs_encodings,
+            bert: BertRules::of(&self.tokenizer),
             tokenizer: self.tokenizer,
         };
         let must_hold = match output {

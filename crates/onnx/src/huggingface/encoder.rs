@@ -174,32 +174,36 @@ impl Encoder<'_> {
     ) -> Result<String, HuggingFaceError> {
         let names = &self.config.family.layer;
         let at = |part: &str| format!("{}.{number}.{part}", names.layers);
-        let size = self.config.hidden;
-        let mut parts = Vec::with_capacity(3);
+        let query = self.by_head(&at(names.query), hidden, &shapes.apart, &[0, 2, 1, 3])?;
         // Keys are transposed once more, for the product.
-        for (name, order) in
-            [(names.query, [0, 2, 1, 3]), (names.key, [0, 2, 3, 1]), (names.value, [0, 2, 1, 3])]
-        {
-            let name = at(name);
-            let part = self.linear(&name, hidden, [size, size])?;
-            let apart =
-                self.graph.node(&format!("{name}.apart"), "Reshape", &[&part, &shapes.apart], &[]);
-            let order = [Attribute::Ints("perm", &order)];
-            let by_head = format!("{name}.by_head");
-            parts.push(self.graph.node(&by_head, "Transpose", &[&apart], &order));
-        }
-        let [query, key, value] = parts.as_slice() else { return Ok(String::new()) };
+        let key = self.by_head(&at(names.key), hidden, &shapes.apart, &[0, 2, 3, 1])?;
+        let value = self.by_head(&at(names.value), hidden, &shapes.apart, &[0, 2, 1, 3])?;
         let graph = &mut self.graph;
-        let scores = graph.node(&at("attention.scores"), "MatMul", &[query, key], &[]);
+        let scores = graph.node(&at("attention.scores"), "MatMul", &[&query, &key], &[]);
         let scores = graph.node(&at("attention.scaled"), "Div", &[&scores, &shapes.scale], &[]);
         let scores = graph.node(&at("attention.masked"), "Add", &[&scores, mask], &[]);
         let last = [Attribute::Int("axis", -1)];
         let shares = graph.node(&at("attention.shares"), "Softmax", &[&scores], &last);
-        let context = graph.node(&at("attention.context"), "MatMul", &[&shares, value], &[]);
+        let context = graph.node(&at("attention.context"), "MatMul", &[&shares, &value], &[]);
         let order = [Attribute::Ints("perm", &[0, 2, 1, 3])];
         let context = graph.node(&at("attention.by_token"), "Transpose", &[&context], &order);
         let together = [context.as_str(), &shapes.together];
         Ok(graph.node(&at("attention.together"), "Reshape", &together, &[]))
+    }
+
+    /// A linear layer of the hidden size whose result is parted by heads, in this order of dimensions.
+    fn by_head(
+        &mut self,
+        name: &str,
+        hidden: &str,
+        apart: &str,
+        order: &[i64],
+    ) -> Result<String, HuggingFaceError> {
+        let size = self.config.hidden;
+        let part = self.linear(name, hidden, [size, size])?;
+        let part = self.graph.node(&format!("{name}.apart"), "Reshape", &[&part, apart], &[]);
+        let order = [Attribute::Ints("perm", order)];
+        Ok(self.graph.node(&format!("{name}.by_head"), "Transpose", &[&part], &order))
     }
 
     fn head(&mut self, hidden: &str) -> Result<(), HuggingFaceError> {

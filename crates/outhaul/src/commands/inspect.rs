@@ -4,12 +4,13 @@ use std::io::Write;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use outhaul::types::{ModelSignature, TensorSpec, error_chain};
+use outhaul::types::{Field, ModelSignature, TensorSpec, error_chain};
 use outhaul::{Engines, ModelFile};
 use outhaul_engine::LoadOptions;
 use outhaul_onnx::OnnxModel;
 use outhaul_repository::{ModelFolder, VersionArtefact};
-use outhaul_router::BatchMode;
+use outhaul_router::{BatchMode, Declared};
+use outhaul_transform::Transform;
 use serde::Serialize;
 
 use super::one_model::OneModel;
@@ -44,6 +45,8 @@ struct Inspection {
     ir_version: i64,
     producer: String,
     opsets: Vec<OpsetRow>,
+    /// What callers send and get, where it is not the model's own tensors.
+    outer: Option<OuterRow>,
     inputs: Vec<TensorRow>,
     outputs: Vec<TensorRow>,
     operators: Vec<OperatorRow>,
@@ -67,6 +70,25 @@ struct TensorRow {
     datatype: &'static str,
     shape: String,
     optional: bool,
+}
+
+/// What callers see of a model with a transform.
+#[derive(Debug, Default, PartialEq, Serialize)]
+struct OuterRow {
+    task: &'static str,
+    inputs: Vec<FieldRow>,
+    outputs: Vec<FieldRow>,
+    /// Why the model would not be served so; empty where it would.
+    problem: String,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+struct FieldRow {
+    #[serde(flatten)]
+    tensor: TensorRow,
+    content: &'static str,
+    choices: Vec<String>,
+    unit: Option<String>,
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -142,6 +164,7 @@ fn inspection(
             .iter()
             .map(|opset| OpsetRow { domain: domain(&opset.domain), version: opset.version })
             .collect(),
+        outer: outer(folder, onnx),
         inputs: inputs.iter().map(tensor_row).collect(),
         outputs: outputs.iter().map(tensor_row).collect(),
         operators,
@@ -156,6 +179,35 @@ fn inspection(
         engines: engine_rows(onnx, engines, folder),
         metadata: onnx.metadata.clone(),
     }
+}
+
+/// Returns what callers see of the model, where something is declared between.
+fn outer(folder: &ModelFolder, onnx: &OnnxModel) -> Option<OuterRow> {
+    let spec = &folder.manifest.transform;
+    let built = Declared::apply(&onnx.signature, &folder.manifest).map_err(anyhow::Error::from);
+    let built = built.and_then(|declared| Ok(Transform::build(spec, &declared.outer)?));
+    let transform = match built {
+        Ok(transform) => transform?,
+        Err(problem) => {
+            return Some(OuterRow { problem: format!("{problem:#}"), ..OuterRow::default() });
+        }
+    };
+    let interface = transform.interface();
+    let rows = |specs: &[TensorSpec], fields: &[Field]| {
+        let row = |(spec, field): (&TensorSpec, &Field)| FieldRow {
+            tensor: tensor_row(spec),
+            content: field.content.as_str(),
+            choices: field.choices.as_deref().unwrap_or_default().to_vec(),
+            unit: field.unit.as_ref().map(ToString::to_string),
+        };
+        specs.iter().zip(fields).map(row).collect()
+    };
+    Some(OuterRow {
+        task: interface.task.as_str(),
+        inputs: rows(&transform.outer().inputs, &interface.inputs),
+        outputs: rows(&transform.outer().outputs, &interface.outputs),
+        problem: String::new(),
+    })
 }
 
 fn tensor_row(spec: &TensorSpec) -> TensorRow {
@@ -207,6 +259,15 @@ fn text(of: &Inspection) -> String {
     if !of.producer.is_empty() {
         line("made by", &of.producer);
     }
+    match &of.outer {
+        None => {}
+        Some(outer) if !outer.problem.is_empty() => line("transform", &outer.problem),
+        Some(outer) => {
+            line("task", outer.task);
+            line("takes", &field_lines(&outer.inputs));
+            line("gives", &field_lines(&outer.outputs));
+        }
+    }
     line("inputs", &tensor_lines(&of.inputs));
     line("outputs", &tensor_lines(&of.outputs));
     let operators: Vec<String> = of
@@ -253,6 +314,33 @@ fn tensor_lines(rows: &[TensorRow]) -> String {
     if lines.is_empty() { "none".to_owned() } else { lines.join("\n") }
 }
 
+/// Classes and categories that are shown.
+const CHOICES: usize = 10;
+
+fn field_lines(rows: &[FieldRow]) -> String {
+    let width = |text: fn(&FieldRow) -> &str| {
+        rows.iter().map(|row| text(row).chars().count()).max().unwrap_or(0)
+    };
+    let (names, contents) = (width(|row| &row.tensor.name), width(|row| row.content));
+    let line = |row: &FieldRow| {
+        let FieldRow { tensor: TensorRow { name, datatype, shape, optional }, content, .. } = row;
+        let mut line = format!("{name:names$}  {content:contents$}  {datatype} {shape}");
+        if *optional {
+            line.push_str(" (optional)");
+        }
+        if let Some(unit) = &row.unit {
+            line.push_str(&format!(" in {unit}"));
+        }
+        if !row.choices.is_empty() {
+            let shown = row.choices.iter().take(CHOICES).map(String::as_str);
+            let dots = if row.choices.len() > CHOICES { ", ..." } else { "" };
+            line.push_str(&format!(": {}{dots}", shown.collect::<Vec<_>>().join(", ")));
+        }
+        line
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
 /// Joins words with commas, with a line break before the one that would be too far right.
 fn wrapped(words: &[String], width: usize) -> String {
     let mut text = String::new();
@@ -281,6 +369,12 @@ mod tests {
             shape: shape.to_owned(),
             optional,
         };
+        let field = |name: &str, content, choices: &[&str], unit: Option<&str>| FieldRow {
+            tensor: tensor(name, "[-1]", false),
+            content,
+            choices: choices.iter().map(|&choice| choice.to_owned()).collect(),
+            unit: unit.map(str::to_owned),
+        };
         let engine = |name, version: Option<&str>, reason: &str| EngineRow {
             name,
             version: version.map(str::to_owned),
@@ -299,6 +393,12 @@ mod tests {
                 OpsetRow { domain: "ai.onnx".to_owned(), version: 17 },
                 OpsetRow { domain: "ai.onnx.ml".to_owned(), version: 1 },
             ],
+            outer: Some(OuterRow {
+                task: "classification",
+                inputs: vec![field("width", "number", &[], Some("cm"))],
+                outputs: vec![field("label", "label", &["no", "yes"], None)],
+                problem: String::new(),
+            }),
             inputs: vec![tensor("X", "[batch,4]", false), tensor("scale", "[]", true)],
             outputs: vec![],
             operators: vec![
@@ -328,6 +428,9 @@ model       iris version 2
 file        models/iris/2/model.onnx (1.5 KiB), with weights.bin
 format      IR version 8, opsets ai.onnx 17, ai.onnx.ml 1
 made by     skl2onnx 1.20
+task        classification
+takes       width  number  FP32 [-1] in cm
+gives       label  label  FP32 [-1]: no, yes
 inputs      X      FP32 [batch,4]
             scale  FP32 [] (optional)
 outputs     none

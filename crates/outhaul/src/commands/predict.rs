@@ -1,43 +1,64 @@
 //! `outhaul predict`: one prediction, no server.
 
+mod given;
+mod table;
 mod values;
 
 use std::fs;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
-use clap::Parser;
+use anyhow::{Context, Result};
+use clap::{ArgGroup, Parser};
 use outhaul::types::{
     InferRequest, InferResponse, Parameters, RequestContext, VersionChoice, error_chain,
 };
 use outhaul::{ModelDescription, Opened};
 use serde_json::{Map, Value as Json, json};
 
+use self::given::{Given, cannot_read, is_transformed};
 use super::one_model::OneModel;
 use super::{Output, write_json};
 
 /// Answers one request with a model, without a server.
 ///
-/// The input is a JSON object: the name of each of the model's inputs, and its elements as nested
-/// lists. Shapes follow from the nesting, datatypes from the model. NaN and the infinities are
-/// written as the strings "NaN", "Infinity" and "-Infinity".
+/// JSON is a row, an object of values by input name; or a list of rows; or the model's tensors, an
+/// object of nested lists by name, where shapes follow from the nesting and datatypes from the model.
+/// NaN and the infinities are written as the strings "NaN", "Infinity" and "-Infinity".
 #[derive(Debug, Parser)]
-#[command(after_help = "Examples:
+#[command(
+    group(ArgGroup::new("input").required(true)),
+    after_help = "Examples:
   outhaul predict models/iris --json '{\"X\":[[5.1,3.5,1.4,0.2]]}'
-  outhaul predict models/iris --file rows.json --output json
-  echo '{\"X\":[[5.1,3.5,1.4,0.2]]}' | outhaul predict models/iris --file -")]
+  outhaul predict models/reviews --json '{\"text\":\"A good film.\"}'
+  outhaul predict models/reviews --text 'A good film.' --text 'A long one.'
+  outhaul predict models/animals --image cat.jpg --output json
+  outhaul predict models/flowers --csv flowers.csv
+  echo '{\"X\":[[5.1,3.5,1.4,0.2]]}' | outhaul predict models/iris --file -"
+)]
 pub(super) struct Predict {
     #[command(flatten)]
     model: OneModel,
 
     /// The input
-    #[arg(long, value_name = "JSON", required_unless_present = "file")]
+    #[arg(long, value_name = "JSON", group = "input")]
     json: Option<String>,
 
-    /// A file that holds the input; - is standard input
-    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    /// A file that holds the input as JSON; - is standard input
+    #[arg(long, value_name = "FILE", group = "input")]
     file: Option<PathBuf>,
+
+    /// A text, for a model that takes texts; may be given several times
+    #[arg(long, value_name = "TEXT", group = "input")]
+    text: Vec<String>,
+
+    /// A picture's file, for a model that takes pictures; may be given several times
+    #[arg(long, value_name = "FILE", group = "input")]
+    image: Vec<PathBuf>,
+
+    /// A file of rows as CSV, with or without a header; - is standard input
+    #[arg(long, value_name = "FILE", group = "input")]
+    csv: Option<PathBuf>,
 
     /// The form of the answer
     #[arg(long, value_enum, default_value_t)]
@@ -46,7 +67,7 @@ pub(super) struct Predict {
 
 impl Predict {
     pub(super) fn run(&self, stdin: &mut impl Read, out: &mut impl Write) -> Result<()> {
-        let input = self.input(stdin)?;
+        let given = self.given(stdin)?;
         let (folder, artefact) = self.model.find()?;
         let Opened { router, problems } =
             outhaul::open(&self.model.open_options(artefact.version))?;
@@ -59,14 +80,14 @@ impl Predict {
             id: None,
             model: folder.name.as_str().into(),
             version: VersionChoice::Exact(artefact.version),
-            inputs: values::tensors(&input, &description.signature)?.into(),
+            inputs: given.inputs(&description)?.into(),
             outputs: Vec::new(),
             parameters: Parameters::new(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let context = RequestContext::default();
         let response = runtime.block_on(router.infer(request, &context));
-        let response = response.map_err(|error| hinted(error, &input, &description))?;
+        let response = response.map_err(|error| hinted(error, &given, &description))?;
         match self.output {
             Output::Text => out.write_all(text(&response, &description).as_bytes())?,
             Output::Json => write_json(out, &answer(&response, &description))?,
@@ -74,29 +95,42 @@ impl Predict {
         Ok(())
     }
 
-    fn input(&self, stdin: &mut impl Read) -> Result<Vec<u8>> {
-        match (&self.json, &self.file) {
-            (Some(json), _) => Ok(json.clone().into_bytes()),
-            (None, Some(path)) if path.as_os_str() == "-" => {
-                let mut input = Vec::new();
-                stdin.read_to_end(&mut input).context("cannot read standard input")?;
-                Ok(input)
-            }
-            (None, Some(path)) => {
-                fs::read(path).with_context(|| format!("cannot read {}", path.display()))
-            }
-            (None, None) => bail!("give the input with --json or --file"),
+    fn given(&self, stdin: &mut impl Read) -> Result<Given> {
+        if let Some(json) = &self.json {
+            return Ok(Given::Json(json.clone().into_bytes()));
+        }
+        if let Some(path) = &self.file {
+            return Ok(Given::Json(read(path, stdin)?));
+        }
+        if let Some(path) = &self.csv {
+            return Ok(Given::Csv(read(path, stdin)?));
+        }
+        match self.image.is_empty() {
+            true => Ok(Given::Texts(self.text.clone())),
+            false => Ok(Given::Pictures(self.image.clone())),
         }
     }
+}
+
+fn read(path: &PathBuf, stdin: &mut impl Read) -> Result<Vec<u8>> {
+    if path.as_os_str() == "-" {
+        let mut input = Vec::new();
+        stdin.read_to_end(&mut input).context("cannot read standard input")?;
+        return Ok(input);
+    }
+    fs::read(path).with_context(|| cannot_read(path))
 }
 
 /// The commonest slip is a single row where the model takes rows.
 fn hinted(
     error: outhaul::RouterError,
-    input: &[u8],
+    given: &Given,
     description: &ModelDescription,
 ) -> anyhow::Error {
-    let wrapped = values::wrapped(input);
+    let wrapped = match given {
+        Given::Json(json) if !is_transformed(description) => values::wrapped(json),
+        _ => None,
+    };
     let would_fit = wrapped
         .and_then(|wrapped| values::tensors(&wrapped, &description.signature).ok())
         .is_some_and(|tensors| description.signature.bind(tensors).is_ok());
@@ -110,6 +144,19 @@ fn hinted(
 }
 
 fn text(response: &InferResponse, description: &ModelDescription) -> String {
+    let rows = is_transformed(description).then(|| table::rows(response, description)).flatten();
+    let mut text = rows.unwrap_or_else(|| tensors(response));
+    text.push_str(&format!(
+        "\n{} version {} on {}, {:.3} ms\n",
+        response.model,
+        response.version,
+        description.engine,
+        response.timings.compute.as_secs_f64() * 1e3,
+    ));
+    text
+}
+
+fn tensors(response: &InferResponse) -> String {
     let rows: Vec<(String, String, String)> = response
         .outputs
         .iter()
@@ -125,13 +172,6 @@ fn text(response: &InferResponse, description: &ModelDescription) -> String {
     for (name, kind, elements) in rows {
         text.push_str(&format!("{name:names$}  {kind:kinds$}  {elements}\n"));
     }
-    text.push_str(&format!(
-        "\n{} version {} on {}, {:.3} ms\n",
-        response.model,
-        response.version,
-        description.engine,
-        response.timings.compute.as_secs_f64() * 1e3,
-    ));
     text
 }
 

@@ -47,6 +47,95 @@ fn a_prediction_is_printed_for_people_and_for_programs() {
     assert_eq!(from_stdin.lines().next(), text.lines().next());
 }
 
+/// `add_row` (`y = x + [1, 10, 100, 1000]`), asked by columns and answered with classes.
+fn with_columns() -> Folder {
+    let folder = Folder::new();
+    folder.model("add_row", "models/wards/1/model.onnx");
+    folder.write(
+        "models/wards/model.toml",
+        r#"[transform]
+input = { kind = "rows", columns = ["north", "east", "south", "west"] }
+output = { kind = "classification", activation = "none", labels = ["n", "e", "s", "w"] }
+"#,
+    );
+    folder
+}
+
+#[test]
+fn rows_are_answered_in_words() {
+    let folder = with_columns();
+    let row = r#"{"north": 5000, "east": 1, "south": 2, "west": 3}"#;
+    let text = folder.run(&["predict", "models/wards", "--json", row]).ok();
+    let expected = "\
+label          n
+score          5001.0000
+probabilities  n 5001.0000, w 1003.0000, s 102.0000, e 11.0000
+
+wards version 1 on embedded, ";
+    assert!(text.starts_with(expected), "{text}");
+
+    let rows = format!(r#"[{row}, {{"north": 0, "east": 0, "south": 0, "west": 0}}]"#);
+    let text = folder.run(&["predict", "models/wards", "--json", &rows]).ok();
+    let labels: Vec<_> = text.lines().take(3).map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(labels, ["label", "n", "w"], "{text}");
+
+    folder.write("rows.csv", "west,north,east,south\n0,5000,0,0\n0,0,0,5000\n");
+    let arguments = ["predict", "models/wards", "--csv", "rows.csv", "--output", "json"];
+    let answer = folder.run(&arguments).json();
+    assert_eq!(answer["outputs"]["label"]["data"], json!(["n", "s"]));
+
+    for tensors in
+        [r#"{"x": [[0, 5000, 0, 0]]}"#, r#"{"north":[0],"east":[5000],"south":[0],"west":[0]}"#]
+    {
+        let arguments = ["predict", "models/wards", "--json", tensors, "--output", "json"];
+        let answer = folder.run(&arguments).json();
+        assert_eq!(answer["outputs"]["label"]["data"], json!(["e"]), "{tensors}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_a_models_rows_is_told() {
+    let folder = with_columns();
+    struct Case(&'static [&'static str], &'static str);
+    let cases = [
+        Case(&["--json", r#"{"north": 1}"#], "row 0: "),
+        Case(&["--json", "[]"], "request has no rows"),
+        Case(&["--json", "{"], "malformed JSON"),
+        Case(&["--text", "windy"], "'wards' takes no text in a row; it takes 'north', 'east', "),
+        Case(&["--image", "map.png"], "cannot read map.png: "),
+        Case(&["--csv", "none.csv"], "cannot read none.csv: "),
+    ];
+    for Case(flags, expected) in cases {
+        let error = folder.run(&[&["predict", "models/wards"], flags].concat()).failed();
+        assert!(error.starts_with(&format!("error: {expected}")), "{flags:?}: {error}");
+    }
+    let twice = folder.run(&["predict", "models/wards", "--json", "{}", "--text", "windy"]);
+    assert_eq!(twice.code, Some(2), "{twice:?}");
+}
+
+#[test]
+fn an_inspection_tells_what_callers_see() {
+    let folder = with_columns();
+    let text = folder.run(&["inspect", "models/wards"]).ok();
+    for line in [
+        "task        classification\n",
+        "takes       north  number  FP64 [-1]\n",
+        "gives       label          label  BYTES [-1]: n, e, s, w\n",
+        "inputs      x  FP32 [",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let outer = &folder.run(&["inspect", "models/wards", "--output", "json"]).json()["outer"];
+    assert_eq!(outer["task"], "classification");
+    assert_eq!(outer["inputs"][3]["name"], "west");
+    assert_eq!(outer["outputs"][0]["choices"], json!(["n", "e", "s", "w"]));
+
+    let wrong = "[transform]\ninput = { kind = \"rows\", columns = [\"a\", \"b\"] }\n";
+    folder.write("models/wards/model.toml", wrong);
+    let text = folder.run(&["inspect", "models/wards"]).ok();
+    assert!(text.contains("\ntransform   "), "{text}");
+}
+
 #[test]
 fn a_prediction_loads_one_version_alone() {
     let folder = with_models();

@@ -123,7 +123,9 @@ impl<'b> Lines<'b> {
                 let ends = &self.ends[..ended];
                 let field = ends.iter().take_while(|&&end| end <= error.valid_up_to()).count();
                 let problem = format!("field {field} (from 0) is not UTF-8");
-                return Err(RowError { line: Some(self.line()), problem, ..RowError::default() }.into());
+                return Err(
+                    RowError { line: Some(self.line()), problem, ..RowError::default() }.into()
+                );
             }
         }
         Ok(true)

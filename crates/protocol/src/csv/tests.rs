@@ -75,11 +75,7 @@ fn what_is_wrong_with_a_line_is_named() {
         Case(Model::people(), b"1,2,Oslo,maybe\n", {
             "row 0 (line 1): 'member' must be true, false, 1 or 0, got 'maybe'"
         }),
-        Case(
-            Model::people(),
-            b"1,2,Oslo,1\n1,2,\xff,1\n",
-            "line 2: field 2 (from 0) is not UTF-8",
-        ),
+        Case(Model::people(), b"1,2,Oslo,1\n1,2,\xff,1\n", "line 2: field 2 (from 0) is not UTF-8"),
         Case(
             Model::of([spec("X", DataType::Fp32, &[-1, 2, 2])]),
             b"1,2,3,4\n",

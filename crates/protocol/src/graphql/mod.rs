@@ -37,6 +37,7 @@ use outhaul_types::{InferResponse, VersionChoice};
 pub use cost::Limits;
 pub use failure::{FieldFailure, QUERY_LIMIT, Refusal, code, error_body};
 pub use model::ModelTypes;
+pub(crate) use model::describe_field;
 pub use names::unique_names;
 pub use request::GraphqlRequest;
 pub use resolve::{Facts, LoadedFacts, ModelFacts};

@@ -30,9 +30,8 @@ static INFER: Level = Level {
 };
 
 /// `PredictRequest`: entries of `inputs`, their tensors, the shapes of those.
-static PREDICT: Level = Level {
-    inside: &[(2, &Level { inside: &[(2, &Level { inside: &[(2, &PLAIN)] })] })],
-};
+static PREDICT: Level =
+    Level { inside: &[(2, &Level { inside: &[(2, &Level { inside: &[(2, &PLAIN)] })] })] };
 
 /// `Example`: its features, their entries, the features of those, and their lists.
 static EXAMPLE: Level = Level { inside: &[(1, &FEATURES)] };
@@ -230,7 +229,10 @@ mod tests {
     fn fields_of_tensorflows_tensors_and_examples_count() {
         let dimension = pb::tensor_shape_proto::Dim::default();
         let tensor = pb::TensorProto {
-            tensor_shape: Some(pb::TensorShapeProto { dim: vec![dimension; 3], unknown_rank: false }),
+            tensor_shape: Some(pb::TensorShapeProto {
+                dim: vec![dimension; 3],
+                unknown_rank: false,
+            }),
             string_val: vec![Bytes::new(); 2],
             float_val: vec![1.0; 50],
             ..Default::default()

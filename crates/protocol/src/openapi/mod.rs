@@ -27,7 +27,6 @@ pub use routes::{ROUTES, Route, TAGS};
 use crate::Schema;
 
 /// The document, as types and as text.
-#[derive(Debug)]
 pub struct Document {
     /// The document.
     pub api: OpenApi,
@@ -52,11 +51,8 @@ pub fn document(described: &Described<'_>) -> Document {
     let description = "Predictions by models, in the words of several contracts: whichever a client \
         speaks, the models and their answers are the same. A row is an object by input name; a picture \
         is Base64; a missing value is null.";
-    let info = InfoBuilder::new()
-        .title("Outhaul")
-        .version(version)
-        .description(Some(description))
-        .build();
+    let info =
+        InfoBuilder::new().title("Outhaul").version(version).description(Some(description)).build();
     let mut components = ComponentsBuilder::new();
     for (name, schema) in common::schemas() {
         components = components.schema(name, schema);

@@ -3,7 +3,6 @@
 use utoipa::openapi::path::HttpMethod::{self, Delete, Get, Post};
 
 /// One operation.
-#[derive(Debug)]
 pub struct Route {
     /// Its method.
     pub method: HttpMethod,
@@ -63,8 +62,12 @@ const PAGES: &str = "Pages";
 
 /// The groups with a word on each, in the order in which they are shown.
 pub const TAGS: &[(&str, &str)] = &[
+    (MODELS, "Each model's own paths, with its own rows."),
     (OIP, "Tensors in, tensors out: the protocol of KServe and Triton (`/v2`)."),
-    (TENSORFLOW, "Rows or whole tensors in JSON: TensorFlow Serving's REST API, KServe v1 (`/v1`)."),
+    (
+        TENSORFLOW,
+        "Rows or whole tensors in JSON: TensorFlow Serving's REST API, KServe v1 (`/v1`).",
+    ),
     (OPENAI, "Texts to vectors, and how well texts answer a query."),
     (SAGEMAKER, "One model or many behind SageMaker's paths."),
     (AZURE, "Azure Machine Learning's scoring path."),
@@ -75,6 +78,7 @@ pub const TAGS: &[(&str, &str)] = &[
     (PAGES, "Pages for people."),
 ];
 
+pub(super) const MODELS: &str = "Models";
 pub(super) const VERTEX: &str = "Vertex AI";
 
 const fn route(
@@ -251,11 +255,16 @@ impl Route {
     }
 }
 
-/// Returns the operations of Vertex AI at the paths that are configured.
-pub(super) fn vertex((predict, health): (&'static str, &'static str)) -> [Route; 2] {
+/// Returns the operations of Vertex AI, whose paths the platform says.
+pub(super) const fn vertex() -> [Route; 2] {
+    let health = "Whether traffic may come";
     [
-        plain((Post, predict), (VERTEX, "vertexPredict"),
-            "Predict with the default model", (Instances, Predictions)),
-        plain((Get, health), (VERTEX, "vertexHealth"), "Whether traffic may come", (Nothing, Gives::Nothing)),
+        plain(
+            (Post, "(predict)"),
+            (VERTEX, "vertexPredict"),
+            "Predict with the default model",
+            (Instances, Predictions),
+        ),
+        plain((Get, "(health)"), (VERTEX, "vertexHealth"), health, (Nothing, Gives::Nothing)),
     ]
 }

@@ -365,7 +365,9 @@ fn unusual_float<T>(
     match value {
         None => Err(must_be_text("a number", text)),
         // A word (`NaN`, `inf`) ends in a letter; what overflowed ends in a digit or a point.
-        Some((value, finite)) if finite || text.ends_with(|end: char| end.is_ascii_alphabetic()) => {
+        Some((value, finite))
+            if finite || text.ends_with(|end: char| end.is_ascii_alphabetic()) =>
+        {
             Ok(value)
         }
         Some(_) => Err(out_of_range(text, data_type)),

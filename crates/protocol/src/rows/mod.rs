@@ -27,8 +27,8 @@ use outhaul_types::{Content, Field, ModelSignature, NamedTensor, TensorSpec};
 use smallvec::SmallVec;
 
 pub use columns::decode_columns;
-pub use encode::{RowWriter, encode_columns, encode_rows};
 pub(crate) use encode::writer;
+pub use encode::{RowWriter, encode_columns, encode_rows};
 pub use error::RowError;
 pub use json::{JsonValue, VALUE_BYTES, parse_json};
 
@@ -59,9 +59,10 @@ pub fn decode_instances(
     };
     check_rows(rows.len(), limits)?;
     let given = Given::of(schema, &rows[0]);
-    let mut inputs: Vec<Filling<'_>> = given.inputs().map(|(spec, field)| {
-        Filling::new(spec, field, rows.len(), limits)
-    }).collect::<Result<_, _>>()?;
+    let mut inputs: Vec<Filling<'_>> = given
+        .inputs()
+        .map(|(spec, field)| Filling::new(spec, field, rows.len(), limits))
+        .collect::<Result<_, _>>()?;
     for input in &inputs {
         input.has_rows()?;
     }
@@ -155,7 +156,8 @@ impl<'a> Given<'a> {
                 if items.len() != values.len() {
                     let (given, wanted) = (items.len(), values.len());
                     let names = names(self.signature);
-                    let problem = format!("has {given} values where the model takes {wanted}: {names}");
+                    let problem =
+                        format!("has {given} values where the model takes {wanted}: {names}");
                     return Err(RowError::of_row(row, problem).into());
                 }
                 for (place, item) in values.iter_mut().zip(items) {

@@ -133,7 +133,11 @@ fn each_type_takes_its_numbers() {
         Case(DataType::Uint64, "[18446744073709551615]", {
             Ok(Tensor::from_vec([1], vec![u64::MAX]).unwrap())
         }),
-        Case(DataType::Uint8, "[0, 256]", Err("row 1: 'x' is 256, which is out of range for UINT8")),
+        Case(
+            DataType::Uint8,
+            "[0, 256]",
+            Err("row 1: 'x' is 256, which is out of range for UINT8"),
+        ),
         Case(DataType::Int8, "[-129]", Err("row 0: 'x' is -129, which is out of range for INT8")),
         Case(DataType::Int32, "[1.5]", Err("row 0: 'x' must be a whole number, got 1.5")),
         Case(DataType::Int32, "[true]", Err("row 0: 'x' must be a whole number, got a boolean")),
@@ -177,7 +181,8 @@ fn columns_are_named_or_in_order() {
         assert_eq!(strings(input(&inputs, "city")), ["Oslo", "Bergen"]);
         assert_eq!(input(&inputs, "member").as_slice::<f64>().unwrap(), [1.0, 0.0]);
     }
-    let columns = r#"{"age":[41,7],"height":[1.7,null],"city":["Oslo","Bergen"],"member":[true,0]}"#;
+    let columns =
+        r#"{"age":[41,7],"height":[1.7,null],"city":["Oslo","Bergen"],"member":[true,0]}"#;
     assert_eq!(model.columns(columns).unwrap().len(), 4);
     let none = r#"[{"age":41,"city":"Oslo","member":true}]"#;
     assert!(input(&model.rows(none).unwrap(), "height").as_slice::<f64>().unwrap()[0].is_nan());
@@ -304,7 +309,8 @@ fn names_of_the_models_own_inputs_make_a_request_of_tensors() {
 
 #[test]
 fn whole_tensors_are_read_by_name_or_alone() {
-    let model = || Model::of([spec("a", DataType::Fp32, &[-1, 2]), spec("b", DataType::Int64, &[])]);
+    let model =
+        || Model::of([spec("a", DataType::Fp32, &[-1, 2]), spec("b", DataType::Int64, &[])]);
     let inputs = model().columns("{\"a\":[[1,2],[3,4]],\"b\":7}").unwrap();
     assert_eq!(input(&inputs, "a").shape(), &Shape::from([2, 2]));
     assert_eq!(input(&inputs, "b").as_slice::<i64>().unwrap(), [7]);
@@ -361,7 +367,10 @@ fn answers_are_told_row_by_row() {
         "output 'y' has shape [] where the answer has 1 rows, so it cannot be told row by row: ask for \
          whole tensors"
     );
-    assert_eq!(write(&[answer(vec![("a_bytes", texts([1], &[b"hi"]))])]).unwrap(), r#"[{"b64":"aGk="}]"#);
+    assert_eq!(
+        write(&[answer(vec![("a_bytes", texts([1], &[b"hi"]))])]).unwrap(),
+        r#"[{"b64":"aGk="}]"#
+    );
     let empty = Tensor::from_vec([2, usize::MAX, 0], Vec::<f32>::new()).unwrap();
     assert_eq!(write(&[answer(vec![("y", empty)])]).unwrap(), "[[],[]]");
 }
@@ -387,8 +396,10 @@ fn outputs_that_hold_json_are_written_as_json() {
     let specs = ["entities", "image"].map(|name| spec(name, DataType::Bytes, &[-1]));
     model.signature.outputs = specs.to_vec();
     model.interface.outputs = [Content::Json, Content::Image].map(Field::of).to_vec();
-    let answers =
-        [answer(vec![("entities", texts([1], &[b"[{\"a\":1}]"])), ("image", texts([1], &[b"hi"]))])];
+    let answers = [answer(vec![
+        ("entities", texts([1], &[b"[{\"a\":1}]"])),
+        ("image", texts([1], &[b"hi"])),
+    ])];
     let mut out = Vec::new();
     encode_rows(&answers, &model.schema(), &mut out).unwrap();
     assert_eq!(out, br#"[{"entities":[{"a":1}],"image":{"b64":"aGk="}}]"#);

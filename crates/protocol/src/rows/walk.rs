@@ -69,9 +69,10 @@ impl<'a> Filling<'a> {
                 (row.iter().map(Dimension::size).collect(), true, dimensions.is_empty())
             }
         };
-        let row: Option<usize> = sizes.iter().copied().try_fold(1_usize, |product, size| {
-            product.checked_mul(size.unwrap_or(1))
-        });
+        let row: Option<usize> = sizes
+            .iter()
+            .copied()
+            .try_fold(1_usize, |product, size| product.checked_mul(size.unwrap_or(1)));
         let capacity = row.and_then(|row| row.checked_mul(rows)).unwrap_or(0).min(RESERVED);
         let element_bytes = spec.data_type.size().unwrap_or(raw::SPAN);
         let filling = Filling {
@@ -167,7 +168,8 @@ impl<'a> Filling<'a> {
 
     /// Returns whether some rows may have a value and others none.
     fn may_miss(&self) -> bool {
-        self.spec.optional && (self.field.content.is_column() || self.field.content == Content::Text)
+        self.spec.optional
+            && (self.field.content.is_column() || self.field.content == Content::Text)
     }
 
     /// Takes the whole tensor at once and returns its number of rows, `None` for a scalar.
@@ -250,9 +252,7 @@ impl<'a> Filling<'a> {
     fn wrong_size(&self, depth: usize, received: usize, size: usize) -> Misfit {
         let fixed = match &self.spec.shape {
             ShapePattern::AnyRank => None,
-            ShapePattern::Ranked(dimensions) => {
-                dimensions.get(depth + 1).and_then(Dimension::size)
-            }
+            ShapePattern::Ranked(dimensions) => dimensions.get(depth + 1).and_then(Dimension::size),
         };
         let values = if received == 1 { "value" } else { "values" };
         match fixed {
@@ -310,10 +310,9 @@ impl<'a> Filling<'a> {
         let shape = Shape::new(rows.into_iter().chain(row));
         match sink.finish(shape) {
             Ok(tensor) => Ok(Some(NamedTensor { name: spec.name.clone(), tensor })),
-            Err(error) => Err(ProtocolError::Input {
-                input: spec.name.clone(),
-                problem: raw::problem(error),
-            }),
+            Err(error) => {
+                Err(ProtocolError::Input { input: spec.name.clone(), problem: raw::problem(error) })
+            }
         }
     }
 }

@@ -32,7 +32,8 @@ pub fn model_error_body(message: &str) -> Vec<u8> {
 /// Writes the models' names, in OpenAI's form and in KServe's.
 pub fn model_list<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
     let names: Vec<&str> = names.into_iter().collect();
-    let model = |name: &&str| json!({ "id": name, "object": "model", "created": 0, "owned_by": OWNER });
+    let model =
+        |name: &&str| json!({ "id": name, "object": "model", "created": 0, "owned_by": OWNER });
     let data: Vec<Value> = names.iter().map(model).collect();
     json!({ "object": "list", "data": data, "models": names }).to_string().into_bytes()
 }

@@ -28,8 +28,7 @@ impl Answered {
     }
 
     pub(super) fn outputs(&self) -> Vec<RequestedOutput> {
-        let requested =
-            |name: &Name| RequestedOutput { name: name.clone(), classification: None };
+        let requested = |name: &Name| RequestedOutput { name: name.clone(), classification: None };
         match self {
             Answered::Classes(classes) => classes.outputs().into_iter().map(requested).collect(),
             Answered::Value(value) => value.outputs().into_iter().map(requested).collect(),

@@ -73,7 +73,8 @@ pub fn decode(
     let (inputs, outputs, form) = match verb {
         Verb::Predict => match (body.get("instances"), body.get("inputs")) {
             (Some(_), Some(_)) => {
-                let both = "the request has both 'instances' and 'inputs': send rows or whole tensors";
+                let both =
+                    "the request has both 'instances' and 'inputs': send rows or whole tensors";
                 return Err(problem(both.to_owned()));
             }
             (None, None) => {
@@ -131,7 +132,10 @@ fn check_signature(body: &JsonValue<'_>) -> Result<(), ProtocolError> {
         Some(JsonValue::String(name)) if name.is_empty() || name == SIGNATURE => Ok(()),
         Some(JsonValue::String(name)) => {
             let name = crate::error::excerpt(name);
-            Err(field("signature_name", format!("is '{name}', but models have '{SIGNATURE}' alone")))
+            Err(field(
+                "signature_name",
+                format!("is '{name}', but models have '{SIGNATURE}' alone"),
+            ))
         }
         Some(other) => {
             Err(field("signature_name", format!("must be a string, got {}", other.kind())))

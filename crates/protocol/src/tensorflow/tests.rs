@@ -1,6 +1,4 @@
-use outhaul_types::{
-    Content, DataType, Field, Label, ModelVersion, Tensor, VersionChoice,
-};
+use outhaul_types::{Content, DataType, Field, Label, ModelVersion, Tensor, VersionChoice};
 use serde_json::{Value, json};
 
 use super::*;
@@ -163,7 +161,8 @@ fn paths_name_model_version_and_question() {
 
 #[test]
 fn one_status_serves_three_kinds_of_client() {
-    let fact = |version, state, failure| VersionFact { version: ModelVersion(version), state, failure };
+    let fact =
+        |version, state, failure| VersionFact { version: ModelVersion(version), state, failure };
     let facts = [
         fact(2, EntryState::Ready, None),
         fact(1, EntryState::Unavailable, Some("its file is damaged")),

@@ -41,7 +41,9 @@ pub fn model_metadata(
     model: &Schema<'_>,
 ) -> Result<GetModelMetadataResponse, TensorFlowError> {
     match fields.iter().find(|field| *field != SIGNATURE_DEF) {
-        None if fields.is_empty() => return Err(TensorFlowError::UnknownMetadata("none".to_owned())),
+        None if fields.is_empty() => {
+            return Err(TensorFlowError::UnknownMetadata("none".to_owned()));
+        }
         None => {}
         Some(other) => {
             let other = format!("'{}'", crate::error::excerpt(other));
@@ -56,7 +58,8 @@ pub fn model_metadata(
         outputs: tensors(&model.signature.outputs),
         method_name: "tensorflow/serving/predict".to_owned(),
     };
-    let definitions = SignatureDefMap { signature_def: [(SIGNATURE.to_owned(), definition)].into() };
+    let definitions =
+        SignatureDefMap { signature_def: [(SIGNATURE.to_owned(), definition)].into() };
     let any = Any {
         type_url: "type.googleapis.com/tensorflow.serving.SignatureDefMap".to_owned(),
         value: definitions.encode_to_vec(),

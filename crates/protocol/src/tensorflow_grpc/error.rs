@@ -17,7 +17,9 @@ pub enum TensorFlowError {
     NegativeVersion(i64),
     #[error("'model_spec.version_label': {0}")]
     BadLabel(InvalidVersion),
-    #[error("'model_spec.signature_name' is '{0}': every model has the signature '{SIGNATURE}' alone")]
+    #[error(
+        "'model_spec.signature_name' is '{0}': every model has the signature '{SIGNATURE}' alone"
+    )]
     UnknownSignature(String),
     #[error(
         "input '{input}' has the dtype {number}, which no model here takes: use DT_FLOAT, DT_DOUBLE, \

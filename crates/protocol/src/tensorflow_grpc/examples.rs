@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use half::{bf16, f16};
 use outhaul_types::{
-    Content, DataType, Element, Field, ModelSignature, NamedTensor, Shape, ShapePattern,
-    Strings, Tensor, TensorSpec,
+    Content, DataType, Element, Field, ModelSignature, NamedTensor, Shape, ShapePattern, Strings,
+    Tensor, TensorSpec,
 };
 
 use super::TensorFlowError;
@@ -168,7 +168,8 @@ impl Column<'_> {
     /// has.
     fn shape(&self) -> Result<Shape, TensorFlowError> {
         let (input, pattern) = (&self.spec.name, &self.spec.shape);
-        let no_rows = || TensorFlowError::NotOfRows { input: input.clone(), shape: pattern.clone() };
+        let no_rows =
+            || TensorFlowError::NotOfRows { input: input.clone(), shape: pattern.clone() };
         let ShapePattern::Ranked(dimensions) = pattern else { return Err(no_rows()) };
         let Some((_, of_row)) = dimensions.split_first() else { return Err(no_rows()) };
         let fixed = of_row.iter().filter_map(|dimension| dimension.size());

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use outhaul_types::{
-    Content, DataType, Dimension, InferResponse, Name, ShapePattern, Task as Does, Tensor, TensorSpec,
+    Content, DataType, Dimension, InferResponse, Name, ShapePattern, Task as Does, Tensor,
+    TensorSpec,
 };
 
 use super::TensorFlowError;
@@ -31,8 +32,11 @@ pub trait Form {
     /// # Errors
     ///
     /// Fails where the answer does not have as many rows as the request.
-    fn write(&self, response: &InferResponse, rows: usize)
-    -> Result<Self::Written, TensorFlowError>;
+    fn write(
+        &self,
+        response: &InferResponse,
+        rows: usize,
+    ) -> Result<Self::Written, TensorFlowError>;
 }
 
 /// Where a classifier's classes lie.
@@ -46,8 +50,8 @@ pub struct Classes {
 enum ClassLabels {
     /// In another output of the same shape as the scores.
     Output(Name),
-    /// In the order of the scores' columns.
-    Columns(Arc<[String]>),
+    /// In the order of the scores' columns; `None` where classes are called by their numbers.
+    Columns(Option<Arc<[String]>>),
 }
 
 impl Classes {
@@ -69,9 +73,8 @@ impl Classes {
             Some((rank(label), Classes { scores: scores.name.clone(), labels }))
         });
         let of_all = outputs().find_map(|(spec, field)| {
-            let choices = field.choices.as_ref()?;
+            let labels = ClassLabels::Columns(field.choices.clone());
             let is_scores = field.content == Content::Score && rank(spec) == Some(2);
-            let labels = ClassLabels::Columns(Arc::clone(choices));
             is_scores.then(|| Classes { scores: spec.name.clone(), labels })
         });
         let found = match beside_label {
@@ -82,7 +85,6 @@ impl Classes {
             TensorFlowError::NotAClassifier { model: model.name.to_owned(), task: task.as_str() }
         })
     }
-
 }
 
 impl Form for Classes {
@@ -103,22 +105,24 @@ impl Form for Classes {
         let scores = output(response, &self.scores)?;
         let numbers = numbers(scores, rows)?;
         let columns = scores.len().checked_div(rows).unwrap_or(0);
-        let labels = match &self.labels {
-            ClassLabels::Columns(_) => None,
-            ClassLabels::Output(name) => {
-                let strings = output(response, name)?.as_strings();
-                Some(strings.filter(|strings| strings.len() == numbers.len()).ok_or_else(|| {
-                    TensorFlowError::WrongRows { expected: rows, received: 0 }
-                })?)
-            }
-        };
+        let labels =
+            match &self.labels {
+                ClassLabels::Columns(_) => None,
+                ClassLabels::Output(name) => {
+                    let strings = output(response, name)?.as_strings();
+                    Some(strings.filter(|strings| strings.len() == numbers.len()).ok_or_else(
+                        || TensorFlowError::WrongRows { expected: rows, received: 0 },
+                    )?)
+                }
+            };
         let label = |index: usize| match (&self.labels, labels) {
             (_, Some(labels)) => {
                 String::from_utf8_lossy(labels.get(index).unwrap_or_default()).into_owned()
             }
             (ClassLabels::Columns(choices), None) => {
-                let column = index.checked_rem(columns).and_then(|column| choices.get(column));
-                column.cloned().unwrap_or_default()
+                let column = index.checked_rem(columns).unwrap_or(0);
+                let choice = choices.as_ref().and_then(|choices| choices.get(column));
+                choice.cloned().unwrap_or_else(|| column.to_string())
             }
             (ClassLabels::Output(_), None) => String::new(),
         };
@@ -161,7 +165,6 @@ impl Value {
             task: task.as_str(),
         })
     }
-
 }
 
 impl Form for Value {

@@ -40,7 +40,8 @@ impl<'a> TensorReader<'a> {
             |problem| TensorFlowError::from(ProtocolError::Input { input: input.clone(), problem });
         let expected = raw::elements(&shape).map_err(named)?;
         let field = field_of(data_type);
-        let (given, received) = match lengths(&message).into_iter().find(|(_, length)| *length > 0) {
+        let (given, received) = match lengths(&message).into_iter().find(|(_, length)| *length > 0)
+        {
             None if message.tensor_content.is_empty() && expected > 0 => {
                 return Err(TensorFlowError::NoElements { input: input.clone(), field });
             }
@@ -82,8 +83,8 @@ impl<'a> TensorReader<'a> {
     ) -> Result<(DataType, Shape), TensorFlowError> {
         let number = message.dtype;
         let data_type = pb::DataType::try_from(number).ok().and_then(data_type);
-        let data_type =
-            data_type.ok_or_else(|| TensorFlowError::UnknownType { input: input.clone(), number })?;
+        let data_type = data_type
+            .ok_or_else(|| TensorFlowError::UnknownType { input: input.clone(), number })?;
         let shape = message.tensor_shape.as_ref();
         if shape.is_some_and(|shape| shape.unknown_rank) {
             return Err(TensorFlowError::UnknownRank { input: input.clone() });
@@ -113,11 +114,7 @@ fn content(
 }
 
 /// Makes a tensor of elements in the field of their type.
-fn typed(
-    data_type: DataType,
-    shape: Shape,
-    message: TensorProto,
-) -> Result<Tensor, TensorProblem> {
+fn typed(data_type: DataType, shape: Shape, message: TensorProto) -> Result<Tensor, TensorProblem> {
     let count = raw::elements(&shape)?;
     let tensor = match data_type {
         DataType::Fp32 => Tensor::from_vec(shape, filled(message.float_val, count)),
@@ -235,11 +232,9 @@ const fn field_of(data_type: DataType) -> &'static str {
     match data_type {
         DataType::Fp32 => "float_val",
         DataType::Fp64 => "double_val",
-        DataType::Int8
-        | DataType::Int16
-        | DataType::Int32
-        | DataType::Uint8
-        | DataType::Uint16 => "int_val",
+        DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Uint8 | DataType::Uint16 => {
+            "int_val"
+        }
         DataType::Int64 => "int64_val",
         DataType::Uint32 => "uint32_val",
         DataType::Uint64 => "uint64_val",

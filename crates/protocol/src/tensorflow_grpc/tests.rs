@@ -85,11 +85,7 @@ fn each_type_is_read_from_its_field() {
         (of(DataType::DtString, &[0]), Tensor::from_strings([0], strings(&[]))),
         (of(DataType::DtInt64, &[0, 3]), Tensor::from_vec([0, 3], Vec::<i64>::new())),
         (
-            TensorProto {
-                tensor_shape: None,
-                int_val: vec![7],
-                ..of(DataType::DtInt32, &[])
-            },
+            TensorProto { tensor_shape: None, int_val: vec![7], ..of(DataType::DtInt32, &[]) },
             Tensor::from_vec(Shape::new([]), vec![7]),
         ),
     ];
@@ -130,26 +126,29 @@ fn what_is_filled_is_bounded_over_all_inputs() {
 
 #[test]
 fn what_is_no_tensor_is_explained() {
-    let floats = |sizes: &[i64]| TensorProto {
-        float_val: vec![1.0, 2.0],
-        ..of(DataType::DtFloat, sizes)
-    };
-    let unknown =
-        TensorShapeProto { dim: Vec::new(), unknown_rank: true };
+    let floats =
+        |sizes: &[i64]| TensorProto { float_val: vec![1.0, 2.0], ..of(DataType::DtFloat, sizes) };
+    let unknown = TensorShapeProto { dim: Vec::new(), unknown_rank: true };
     let cases = [
-        (TensorProto { dtype: 8, ..floats(&[2]) }, "input 'x' has the dtype 8, which no model here"),
-        (TensorProto { dtype: 0, ..floats(&[2]) }, "input 'x' has the dtype 0, which no model here"),
+        (
+            TensorProto { dtype: 8, ..floats(&[2]) },
+            "input 'x' has the dtype 8, which no model here",
+        ),
+        (
+            TensorProto { dtype: 0, ..floats(&[2]) },
+            "input 'x' has the dtype 0, which no model here",
+        ),
         (TensorProto { dtype: 101, ..floats(&[2]) }, "input 'x' has the dtype 101"),
         (
             TensorProto { tensor_shape: Some(unknown), ..floats(&[]) },
             "input 'x' has an unknown rank",
         ),
-        (
-            floats(&[-1]),
-            "input 'x' has the negative size -1 as dimension 0 of its shape",
-        ),
+        (floats(&[-1]), "input 'x' has the negative size -1 as dimension 0 of its shape"),
         (floats(&[1; 17]), "input 'x' has more than 16 dimensions"),
-        (floats(&[1 << 40, 1 << 40]), "input 'x' has shape [1099511627776,1099511627776], which has"),
+        (
+            floats(&[1 << 40, 1 << 40]),
+            "input 'x' has shape [1099511627776,1099511627776], which has",
+        ),
         (floats(&[1]), "input 'x' has shape [1] which needs 1 elements, got 2"),
         (floats(&[0]), "input 'x' has shape [0] which needs 0 elements, got 2"),
         (
@@ -274,7 +273,9 @@ fn decode(examples: Vec<Example>, context: Option<Example>) -> Result<(Inputs, u
     let (signature, interface) = columns();
     let kind = match context {
         None => input::Kind::ExampleList(ExampleList { examples }),
-        context => input::Kind::ExampleListWithContext(ExampleListWithContext { examples, context }),
+        context => {
+            input::Kind::ExampleListWithContext(ExampleListWithContext { examples, context })
+        }
     };
     let model = schema(&signature, &interface);
     let input = Some(Input { kind: Some(kind) });
@@ -402,8 +403,7 @@ fn classifier(best: Option<usize>) -> (ModelSignature, Interface) {
         spec("probabilities", Fp32, Some(2)),
     ];
     let choices = |content| Field { choices: Some(labels.clone()), ..Field::of(content) };
-    let fields =
-        vec![choices(Content::Label), Field::of(Content::Score), choices(Content::Score)];
+    let fields = vec![choices(Content::Label), Field::of(Content::Score), choices(Content::Score)];
     let interface =
         Interface { task: Task::Classification, outputs: fields, ..Interface::default() };
     (ModelSignature { inputs: Vec::new(), outputs }, interface)
@@ -432,6 +432,12 @@ fn classes_are_all_of_them_or_the_best_few() {
     let texts: Vec<String> =
         written[0].classes.iter().map(|class| format!("{} {}", class.label, class.score)).collect();
     assert_eq!(texts, ["no 0.25", "yes 0.75"]);
+    let mut unnamed = interface.clone();
+    unnamed.outputs[2].choices = None;
+    let numbered = Classes::find(&schema(&signature, &unnamed)).unwrap();
+    let written = numbered.write(&answer, 2).unwrap().classifications;
+    let labels: Vec<&str> = written[1].classes.iter().map(|class| class.label.as_str()).collect();
+    assert_eq!(labels, ["0", "1"]);
     assert_eq!(
         all.write(&answer, 3).unwrap_err(),
         TensorFlowError::WrongRows { expected: 3, received: 2 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use outhaul_protocol::Schema;
 use outhaul_types::{
-    Content, DataType, Dimension, Field, Interface, ModelSignature, ModelVersion, ShapePattern, Task,
-    TensorSpec,
+    Content, DataType, Dimension, Field, Interface, ModelSignature, ModelVersion, ShapePattern,
+    Task, TensorSpec,
 };
 
 /// The model of calls that name none.
@@ -90,6 +90,48 @@ pub fn find(name: &str) -> Option<Model> {
                 },
             })
         }
+        "tiny-embedder" => {
+            let outputs = vec![spec("embedding", Fp32, &[-1, 16])];
+            Some(of_texts(
+                "tiny-embedder",
+                Task::Embedding,
+                &["text"],
+                (outputs, Content::Embedding),
+            ))
+        }
+        "tiny-reranker" => {
+            let outputs = vec![spec("score", Fp32, &[-1])];
+            let inputs = ["query", "text"];
+            Some(of_texts("tiny-reranker", Task::Rerank, &inputs, (outputs, Content::Score)))
+        }
+        "tiny-classifier" => {
+            let outputs = vec![spec("label", Bytes, &[-1])];
+            let name = "tiny-classifier";
+            Some(of_texts(name, Task::Classification, &["text"], (outputs, Content::Label)))
+        }
         _ => None,
     }
+}
+
+/// Makes one of `testdata/text_models`.
+fn of_texts(
+    name: &'static str,
+    task: Task,
+    inputs: &[&str],
+    (outputs, content): (Vec<TensorSpec>, Content),
+) -> Model {
+    let ids = ["input_ids", "attention_mask", "token_type_ids"];
+    let inner = ModelSignature {
+        inputs: ids.map(|name| spec(name, DataType::Int64, &[-1, -1])).to_vec(),
+        outputs: vec![spec("logits", DataType::Fp32, &[-1, -1])],
+    };
+    let interface = Interface {
+        task,
+        inputs: vec![Field::of(Content::Text); inputs.len()],
+        outputs: vec![Field::of(content); outputs.len()],
+        inner: Some(inner),
+        sample: None,
+    };
+    let inputs = inputs.iter().map(|input| spec(input, DataType::Bytes, &[-1])).collect();
+    Model { name, signature: ModelSignature { inputs, outputs }, interface }
 }

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use outhaul_types::{InputTransform, ModelManifest, OutputTransform, TextInput};
 
 use super::Foreign;
-use keys::{Document, Reading};
+use keys::{At, Document, Reading};
 
 /// The file that tells such a folder, together with one of [`BESIDE`].
 pub(crate) const FILE: &str = "config.json";
@@ -108,7 +108,7 @@ fn model_file(reading: &mut Reading) -> Option<String> {
         let rule = format!("{chosen} is served, and not {}", others.join(", "));
         let remedy = "nothing needs doing if that is the one; else remove it, or import the folder and \
                       replace its model.onnx";
-        reading.warning(ONNX_FOLDER, "", None, rule, remedy);
+        reading.warning(At(ONNX_FOLDER, "", None), rule, remedy);
     }
     Some(chosen)
 }
@@ -134,12 +134,12 @@ fn no_model_file(reading: &mut Reading) {
                           AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER) with the class that \
                           config.json names";
             let rule = "is the only file of weights here, and such files are not read";
-            reading.error(other, "", None, rule, remedy);
+            reading.error(At(other, "", None), rule, remedy);
         }
         None => {
             let rule = "there is neither an ONNX file nor model.safetensors in this folder";
             let remedy = "download the folder with its weights, or export the model to ONNX";
-            reading.error("", "", None, rule, remedy);
+            reading.error(At("", "", None), rule, remedy);
         }
     }
 }
@@ -188,7 +188,7 @@ fn tokenizer(reading: &mut Reading) -> Option<PathBuf> {
     };
     let remedy = "download it from where the model is from; or write it in Python: \
                   AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)";
-    reading.error(TOKENIZER, "", None, rule, remedy);
+    reading.error(At(TOKENIZER, "", None), rule, remedy);
     None
 }
 

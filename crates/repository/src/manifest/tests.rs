@@ -10,7 +10,7 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option::of;
 use proptest::prelude::*;
 
-use super::transform::tests::transforms;
+use super::transform::strategies::transforms;
 use super::*;
 
 fn number(number: usize) -> NonZeroUsize {

@@ -89,4 +89,6 @@ fn single(value: &Value) -> Result<f32, Rule> {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(super) mod strategies;
+#[cfg(test)]
+mod tests;

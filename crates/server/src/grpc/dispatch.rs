@@ -28,9 +28,9 @@ use tonic::{Code, Status};
 use tonic_health::pb::health_server::HealthServer;
 use tower::Service as _;
 
+use super::answer::Base;
 use super::context::GRPC_TIMEOUT;
 use super::health::HealthService;
-use super::answer::Base;
 use super::service::Inference;
 use super::tensorflow::TensorFlow;
 use super::{GrpcConfig, OPEN_INFERENCE, TENSORFLOW};

@@ -34,10 +34,9 @@ impl HealthService {
     /// Returns the state of a name, or `None` where it has none.
     fn state(&self, name: &str) -> Option<ServingStatus> {
         let serving = match name {
-            ""
-            | inference::SERVICE_NAME
-            | prediction::SERVICE_NAME
-            | models::SERVICE_NAME => self.app.is_ready(),
+            "" | inference::SERVICE_NAME | prediction::SERVICE_NAME | models::SERVICE_NAME => {
+                self.app.is_ready()
+            }
             model => match self.app.router().readiness(model, &VersionChoice::Latest) {
                 Ok(_) => true,
                 Err(error) if error.kind() == ErrorKind::NotFound => return None,

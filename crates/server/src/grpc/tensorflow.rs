@@ -32,11 +32,7 @@ struct Examples {
 }
 
 impl TensorFlow {
-    async fn infer(
-        &self,
-        request: InferRequest,
-        caller: &Caller,
-    ) -> Result<InferResponse, Status> {
+    async fn infer(&self, request: InferRequest, caller: &Caller) -> Result<InferResponse, Status> {
         let response = self.base.app.router().infer(request, &caller.context).await;
         response.map_err(|error| self.base.refuse(&error, caller))
     }
@@ -76,10 +72,7 @@ impl TensorFlow {
         let limits = &self.base.app.config().decode_limits;
         let decoded = codec::decode_examples(input, &schema, limits);
         let (inputs, rows) = decoded.map_err(refuse)?;
-        let output = |name: &Name| RequestedOutput {
-            name: name.clone(),
-            classification: None,
-        };
+        let output = |name: &Name| RequestedOutput { name: name.clone(), classification: None };
         let request = InferRequest {
             version: target.version,
             outputs: form.outputs().into_iter().map(output).collect(),
@@ -156,10 +149,8 @@ impl PredictionService for TensorFlow {
             target: codec::read_spec(message.model_spec),
             input: message.input,
         };
-        let message = |result, spec| ClassificationResponse {
-            result: Some(result),
-            model_spec: Some(spec),
-        };
+        let message =
+            |result, spec| ClassificationResponse { result: Some(result), model_spec: Some(spec) };
         self.answer(examples, &caller, Classes::find, message).await
     }
 
@@ -224,9 +215,9 @@ impl ModelService for TensorFlow {
         let versions = versions.map_err(|error| self.base.refuse(&error, &caller))?;
         fn fact(status: &VersionStatus) -> VersionFact<'_> {
             VersionFact {
-            version: status.version,
-            state: describe::entry_state(status.standing),
-            failure: (status.standing == Standing::Failed).then_some(&*status.reason),
+                version: status.version,
+                state: describe::entry_state(status.standing),
+                failure: (status.standing == Standing::Failed).then_some(&*status.reason),
             }
         }
         Ok(Response::new(codec::model_status(versions.iter().map(fact))))

@@ -14,7 +14,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use outhaul_monitor::trace::SpanStatus;
 use outhaul_protocol::oip::Target;
 use outhaul_protocol::{DecodeLimits, ProtocolError, Schema};
@@ -64,18 +64,8 @@ pub(super) trait Contract: Send + Sync + 'static {
 
 /// A call, whole and decompressed.
 pub(super) struct Call {
-    pub(super) uri: Uri,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-}
-
-impl Call {
-    /// Returns the media type of the body in lower case, without its parameters; empty where there is
-    /// none.
-    pub(super) fn content_type(&self) -> String {
-        let value = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        value.and_then(|value| value.split(';').next()).unwrap_or("").trim().to_ascii_lowercase()
-    }
 }
 
 /// What a call asks of the router.
@@ -133,7 +123,7 @@ pub(super) async fn exchange<C: Contract>(
     let mut seen = Seen::new(C::NAME, C::ROUTE, id);
     let mut unanswered = Unanswered::new(app, C::NAME, seen.started);
     let contract = Arc::new(contract);
-    let call = Call { uri: head.uri, headers: head.headers, body: Bytes::new() };
+    let call = Call { headers: head.headers, body: Bytes::new() };
     let trace = headers::trace(&call.headers);
     let accepted = coding::of_answer(&call.headers);
     let answer = match predict(shared, &contract, call, body, &mut seen).await {

@@ -44,7 +44,7 @@ const GRAPHQL_RESPONSE: HeaderValue =
 
 /// Returns the paths of this contract.
 pub(super) fn routes() -> axum::Router<Arc<Shared>> {
-    let kept: Arc<Kept<Arc<Api>>> = Arc::new(Kept::new(api));
+    let kept: Arc<Kept<Arc<Api>>> = Arc::default();
     axum::Router::new()
         .route("/graphql", get(by_get).post(by_post))
         .route("/graphql/schema.graphql", get(sdl))
@@ -60,7 +60,7 @@ fn api(known: &Known) -> Arc<Api> {
 }
 
 async fn sdl(State(shared): App, Extension(kept): Schemas) -> Response {
-    let api = kept.of(&shared.app.router().models());
+    let api = kept.of(&shared.app.router().models(), api);
     let mut answer = json(StatusCode::OK, api.sdl().to_owned().into());
     let text = HeaderValue::from_static("text/plain; charset=utf-8");
     answer.headers_mut().insert(CONTENT_TYPE, text);
@@ -70,7 +70,7 @@ async fn sdl(State(shared): App, Extension(kept): Schemas) -> Response {
 async fn by_get(State(shared): App, Extension(kept): Schemas, request: Request) -> Response {
     let wants_page = accepts(request.headers(), "text/html");
     if request.uri().query().is_none_or(|query| query.is_empty()) && wants_page {
-        let api = kept.of(&shared.app.router().models());
+        let api = kept.of(&shared.app.router().models(), api);
         return page::page(&api);
     }
     answer(&shared, &kept, request).await
@@ -174,7 +174,7 @@ async fn carry_out(
         _ => of_body(shared, head, body, seen).await?,
     };
     let versions = app.router().models();
-    let api = kept.of(&versions);
+    let api = kept.of(&versions, api);
     let read = api.read(request, versions.len(), &Limits::default());
     let query = read.map_err(|refusal| match (refusal.mutates, &head.method) {
         (true, &(Method::GET | Method::HEAD)) => Untold::Method(refusal),
@@ -245,8 +245,7 @@ async fn predict_all(
 ) -> Vec<Prediction> {
     // All of them before the first is polled: a closure in the stream would have to outlive it.
     let futures: Vec<_> = asked.iter().map(|asked| predict(shared, asked, context)).collect();
-    let predictions: Vec<Prediction> =
-        stream::iter(futures).buffered(AT_ONCE).collect().await;
+    let predictions: Vec<Prediction> = stream::iter(futures).buffered(AT_ONCE).collect().await;
     // Logs and traces have room for one model.
     if let ([asked], [prediction]) = (asked, &predictions[..]) {
         seen.model = asked.model.as_str().into();

@@ -260,10 +260,19 @@ async fn load(shared: &Shared, wanted: AddModel, id: &str) -> Result<(), Failure
     let folder = Path::new(url.strip_prefix("file://").unwrap_or(&url));
     added.add(model, folder).map_err(|error| refused(&error))?;
     let loaded = router.load(&name, None).await;
-    loaded.or_else(|error| {
-        added.remove(&name);
-        Err(not_done(shared, &error, id))
-    })
+    if loaded.is_err() {
+        forget(router, &name).await;
+    }
+    loaded.map_err(|error| not_done(shared, &error, id))
+}
+
+/// Takes a model off the list, where it is on it.
+async fn forget(router: &Router, name: &str) {
+    if router.added().and_then(|added| added.remove(name)).is_some() {
+        // Asked for what is on no list any more, the repository looks and lets go of it. That it finds
+        // nothing is what is wanted.
+        let _ = router.load(name, None).await;
+    }
 }
 
 fn added(router: &Router) -> Result<&Arc<Added>, Failure> {
@@ -321,10 +330,6 @@ async fn unload(shared: &Shared, name: &str, id: &str) -> Result<(), Failure> {
     }
     let unloaded = router.unload(name).await;
     unloaded.map_err(|error| failure(&shared.app, CONTRACT, id, &error))?;
-    if router.added().and_then(|added| added.remove(name)).is_some() {
-        // Asked for what is on no list any more, the repository looks and lets go of it. That it finds
-        // nothing is what is wanted.
-        let _ = router.load(name, None).await;
-    }
+    forget(router, name).await;
     Ok(())
 }

@@ -84,7 +84,10 @@ async fn tensors_are_answered_with_tensors() {
     assert!(response.metadata().get("x-request-id").is_none(), "nobody asked for it");
     let response = response.into_inner();
     let answered = response.model_spec.unwrap();
-    assert_eq!((answered.name.as_str(), answered.signature_name.as_str()), ("double", "serving_default"));
+    assert_eq!(
+        (answered.name.as_str(), answered.signature_name.as_str()),
+        ("double", "serving_default")
+    );
     assert_eq!(answered.version_choice, Some(VersionChoice::Version(1)));
     assert_eq!(response.outputs["Y"], tensor(&[1, 2], &[2.0, -5.0]));
 
@@ -119,7 +122,11 @@ async fn versions_and_outputs_are_chosen() {
         assert_eq!(response.outputs["Y"].float_val, [2.0, 4.0], "{version:?}");
     }
     let cases = [
-        (of(Some(VersionChoice::Version(9)), &[]), Code::NotFound, "'double' version 9 is not found"),
+        (
+            of(Some(VersionChoice::Version(9)), &[]),
+            Code::NotFound,
+            "'double' version 9 is not found",
+        ),
         (
             of(Some(VersionChoice::Version(-3)), &[]),
             Code::InvalidArgument,
@@ -368,9 +375,8 @@ async fn examples_are_answered_with_classes() {
 async fn examples_are_answered_with_values_and_in_several_forms() {
     let server = Server::over(declared, GrpcConfig::default()).await;
     let mut client = client(&server).await;
-    let examples = ExampleList {
-        examples: [1.5, -2.0].map(|value| example(&[("X", &[value])])).to_vec(),
-    };
+    let examples =
+        ExampleList { examples: [1.5, -2.0].map(|value| example(&[("X", &[value])])).to_vec() };
     let input = Some(Input { kind: Some(input::Kind::ExampleList(examples)) });
     let asked = RegressionRequest { model_spec: Some(spec("value")), input: input.clone() };
     let response = client.regress(asked).await.unwrap().into_inner();
@@ -428,7 +434,12 @@ async fn examples_that_do_not_fit_are_refused_by_row_and_feature() {
     };
     let sound = || example(&[("X", &[0.0, 1.0])]);
     let cases = [
-        ("plain", examples(&[[0.0; 2]]), Code::FailedPrecondition, "model 'plain' is no classifier"),
+        (
+            "plain",
+            examples(&[[0.0; 2]]),
+            Code::FailedPrecondition,
+            "model 'plain' is no classifier",
+        ),
         ("nobody", examples(&[[0.0; 2]]), Code::NotFound, "Request for unknown model"),
         ("classes", None, Code::InvalidArgument, "'input' holds no examples"),
         ("classes", of(vec![]), Code::InvalidArgument, "'input' holds no examples"),

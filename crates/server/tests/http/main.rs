@@ -6,6 +6,7 @@
 mod bad_input;
 mod client;
 mod compression;
+mod contracts;
 mod describe;
 mod fixture;
 mod graphql;
@@ -13,6 +14,7 @@ mod lifecycle;
 mod limits;
 #[path = "../shared/models.rs"]
 mod models;
+mod openapi;
 mod openai;
 mod predict;
 mod repository;

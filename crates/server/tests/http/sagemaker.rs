@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::client::{Answer, Client};
-use crate::fixture::{Gate, Server};
+use crate::fixture::{Server, eventually};
 use crate::models::{Model, echo};
 
 const ROWS: &str = r#"{"instances": [[1, 2, 3, 4]]}"#;
@@ -37,7 +37,7 @@ async fn the_ping_tells_whether_traffic_may_come() {
     let mut client = server.connect().await;
     let ping = client.get("/ping", "").await;
     assert_eq!((ping.status, &*ping.body), (200, &b""[..]));
-    server.app.begin_drain();
+    server.app.start_draining();
     assert_eq!(client.get("/ping", "").await.status, 503);
 }
 
@@ -206,7 +206,7 @@ async fn listed(client: &mut Client) -> Vec<Value> {
 async fn a_model_comes_and_goes() {
     let many = Many::start().await;
     let mut client = many.server.connect().await;
-    crate::fixture::eventually(|| many.server.app.is_ready()).await;
+    eventually(|| many.server.app.is_ready()).await;
     assert_eq!(client.get("/ping", "").await.status, 200, "an empty server takes traffic");
     assert_eq!(listed(&mut client).await, Vec::<Value>::new());
 

@@ -13,6 +13,8 @@ use tokenizers::{
     Tokenizer, TruncationDirection,
 };
 
+use super::plain::{self, BertRules};
+
 /// Turns texts into encodings.
 pub(super) struct Encoder {
     pub(super) tokenizer: Arc<Tokenizer>,
@@ -21,6 +23,8 @@ pub(super) struct Encoder {
     pub(super) truncation: Truncation,
     /// Whether encodings say where in the text a token stands, in characters, and what it is as text.
     pub(super) keeps_places: bool,
+    /// What shortens the way, where the tokenizer is of that family.
+    pub(super) bert: Option<BertRules>,
 }
 
 /// Why a text gives no encoding.
@@ -71,8 +75,15 @@ impl Encoder {
     /// where the rest will be cut off.
     fn split(&self, text: &str, type_id: u32) -> Result<Encoding, EncodeError> {
         let tokenizer = &self.tokenizer;
-        let normalizer = tokenizer.get_normalizer();
-        let mut words = tokenizer.get_added_vocabulary().extract_and_normalize(normalizer, text);
+        let mut text = text;
+        if self.bert.is_some() && self.truncation == Truncation::End {
+            text = plain::enough(text, self.max_tokens);
+        }
+        let (text, normalizer) = match self.bert.as_ref().and_then(|bert| bert.normalized(text)) {
+            Some(normalized) => (normalized, None),
+            None => (text.into(), tokenizer.get_normalizer()),
+        };
+        let mut words = tokenizer.get_added_vocabulary().extract_and_normalize(normalizer, &text);
         if let Some(pre_tokenizer) = tokenizer.get_pre_tokenizer() {
             pre_tokenizer.pre_tokenize(&mut words).map_err(tokenizer_error)?;
         }

@@ -11,6 +11,7 @@ use outhaul_types::{
 use serde_json::Value;
 
 use super::encode::{EncodeError, Encoder};
+use super::plain::BertRules;
 use super::read;
 use crate::{Grouping, Transform, TransformError};
 
@@ -42,12 +43,14 @@ fn logit(position: usize, index: usize) -> f32 {
     ((position * 131 + index * 7919) % 1009) as f32 / 100.0
 }
 
-fn encoder(family: &str) -> Encoder {
+pub(super) fn encoder(family: &str) -> Encoder {
+    let tokenizer = read::read(&tokenizer_of(family)).unwrap().tokenizer;
     Encoder {
-        tokenizer: read::read(&tokenizer_of(family)).unwrap().tokenizer.into(),
         max_tokens: usize::MAX,
         truncation: Truncation::End,
         keeps_places: false,
+        bert: BertRules::of(&tokenizer),
+        tokenizer: tokenizer.into(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use outhaul::types::{Fill, InputTransform, Labels, ModelManifest, OutputTransform, error_chain};
-use outhaul::{Engines, is_weights, told, try_to_load};
+use outhaul::{Engines, describe_conversion, is_weights, try_to_load};
 use outhaul_onnx::huggingface::convert;
 use outhaul_repository::{
     MANIFEST_FILE, MODEL_FILE, ModelFolder, Problem, VersionArtefact, artefact_files,
@@ -133,7 +133,11 @@ fn make_version(
     for written in &converted.files {
         staged.make_durable(written)?;
     }
-    Ok(format!("version {} is {}", artefact.version, told(&converted, start.elapsed())))
+    Ok(format!(
+        "version {} is {}",
+        artefact.version,
+        describe_conversion(&converted, start.elapsed())
+    ))
 }
 
 /// Loads a version from where it is staged, and returns the engine.

@@ -99,6 +99,7 @@ mod tests {
             name: outhaul::types::ModelName::new(name).unwrap(),
             version: outhaul::types::ModelVersion(1),
             signature: outhaul::types::ModelSignature::default(),
+            interface: outhaul::types::Interface::default(),
             engine,
             engine_reason: reason.to_owned(),
             batching,

@@ -7,7 +7,7 @@ use outhaul_types::{
 };
 use serde_json::Value;
 
-use super::keys::{Document, Reading};
+use super::keys::{At, Document, Reading};
 use super::{FILE, sentence};
 
 /// Returns what becomes of the answer to a text; `None` where tensors go through.
@@ -69,7 +69,7 @@ fn is_plain(class: &str) -> bool {
 fn tensors_only(config: &Document, reading: &mut Reading) {
     let rule = "what this class answers has no form here but its tensors, and takes tensors";
     let remedy = "declare transform.input and transform.output in a model.toml if one fits";
-    reading.warning(FILE, "architectures", config.get("architectures"), rule, remedy);
+    reading.warning(At(FILE, "architectures", config.get("architectures")), rule, remedy);
 }
 
 fn sequence(config: &Document, reading: &mut Reading) -> Option<OutputTransform> {
@@ -81,7 +81,7 @@ fn sequence(config: &Document, reading: &mut Reading) -> Option<OutputTransform>
     if problem == Some("regression") {
         let rule = format!("several numbers ({count}) are not told apart");
         let remedy = "declare transform.output as tensors in a model.toml";
-        reading.error(FILE, "problem_type", config.get("problem_type"), rule, remedy);
+        reading.error(At(FILE, "problem_type", config.get("problem_type")), rule, remedy);
         return None;
     }
     // One number that is no regression says how well the second text answers the first.
@@ -96,7 +96,7 @@ fn sequence(config: &Document, reading: &mut Reading) -> Option<OutputTransform>
             let rule =
                 "must be single_label_classification, multi_label_classification or regression";
             let remedy = "correct it, or remove the key";
-            reading.error(FILE, "problem_type", config.get("problem_type"), rule, remedy);
+            reading.error(At(FILE, "problem_type", config.get("problem_type")), rule, remedy);
             return None;
         }
     };
@@ -120,7 +120,7 @@ fn rerank_activation(config: &Document, reading: &mut Reading) -> Option<Activat
         _ => {
             let rule = "Identity and Sigmoid are carried out";
             let remedy = "declare transform.output as tensors in a model.toml";
-            reading.error(FILE, "activation_fn", Some(function), rule, remedy);
+            reading.error(At(FILE, "activation_fn", Some(function)), rule, remedy);
             None
         }
     }
@@ -146,7 +146,7 @@ fn labels(config: &Document, reading: &mut Reading) -> Option<Labels> {
         Some(_) if value.is_object() => Some(Labels::Numbers),
         _ => {
             let rule = "must name each class by its number, from \"0\" on";
-            reading.error(FILE, "id2label", Some(value), rule, "correct it, or remove the key");
+            reading.error(At(FILE, "id2label", Some(value)), rule, "correct it, or remove the key");
             None
         }
     }

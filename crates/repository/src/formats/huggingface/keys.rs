@@ -13,6 +13,10 @@ use crate::formats::keys::read_bounded;
 /// Values longer than this are cut in problems.
 const LONGEST_VALUE: usize = 80;
 
+/// What a problem is about: a file relative to the folder (empty for the folder itself), a key in it (empty for all of
+/// it), and its value.
+pub(super) struct At<'a>(pub(super) &'a str, pub(super) &'a str, pub(super) Option<&'a Value>);
+
 /// One folder while it is being read.
 pub(super) struct Reading {
     folder: PathBuf,
@@ -38,7 +42,11 @@ impl Reading {
         match self.json(file)? {
             Value::Object(entries) => Some(Document { entries }),
             _ => {
-                self.error(file, "", None, "must hold an object", "download the file once more");
+                self.error(
+                    At(file, "", None),
+                    "must hold an object",
+                    "download the file once more",
+                );
                 None
             }
         }
@@ -50,20 +58,15 @@ impl Reading {
         let parsed = read.and_then(|text| {
             serde_json::from_str(&text).map_err(|error| format!("is not JSON: {error}"))
         });
-        parsed.map_err(|rule| self.error(file, "", None, rule, "download the file once more")).ok()
+        parsed
+            .map_err(|rule| self.error(At(file, "", None), rule, "download the file once more"))
+            .ok()
     }
 
-    /// Notes what forbids to serve the model. `file` is relative to the folder, empty for itself.
-    pub(super) fn error(
-        &mut self,
-        file: &str,
-        key: &str,
-        value: Option<&Value>,
-        rule: impl Into<String>,
-        remedy: &str,
-    ) {
+    /// Notes what forbids to serve the model.
+    pub(super) fn error(&mut self, at: At<'_>, rule: impl Into<String>, remedy: &str) {
         self.is_sound = false;
-        let problem = self.problem(file, key, value, rule.into(), remedy);
+        let problem = self.problem(at, rule.into(), remedy);
         // Some files are read more than once.
         if !self.problems.contains(&problem) {
             self.problems.push(problem);
@@ -71,26 +74,12 @@ impl Reading {
     }
 
     /// Notes what somebody may want to know.
-    pub(super) fn warning(
-        &mut self,
-        file: &str,
-        key: &str,
-        value: Option<&Value>,
-        rule: impl Into<String>,
-        remedy: &str,
-    ) {
-        let problem = self.problem(file, key, value, rule.into(), remedy).warning();
+    pub(super) fn warning(&mut self, at: At<'_>, rule: impl Into<String>, remedy: &str) {
+        let problem = self.problem(at, rule.into(), remedy).warning();
         self.problems.push(problem);
     }
 
-    fn problem(
-        &self,
-        file: &str,
-        key: &str,
-        value: Option<&Value>,
-        rule: String,
-        remedy: &str,
-    ) -> Problem {
+    fn problem(&self, At(file, key, value): At<'_>, rule: String, remedy: &str) -> Problem {
         let place = if file.is_empty() { self.folder.clone() } else { self.folder.join(file) };
         Problem {
             key: (!key.is_empty()).then(|| key.to_owned()),

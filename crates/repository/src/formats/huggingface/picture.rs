@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use outhaul_types::{Channels, ImageInput, Resize, ResizeFilter};
 use serde_json::Value;
 
-use super::keys::{Document, Reading};
+use super::keys::{At, Document, Reading};
 
 const FILE: &str = "preprocessor_config.json";
 const REMEDY: &str = "declare transform.input in a model.toml, or change the file";
@@ -39,13 +39,13 @@ pub(super) fn input(reading: &mut Reading) -> Option<ImageInput> {
     if !PROCESSORS.contains(&processor.as_str()) {
         let value = Value::from(processor);
         let rule = format!("of image processors {} are carried out", PROCESSORS.join(", "));
-        reading.error(FILE, "image_processor_type", Some(&value), rule, REMEDY);
+        reading.error(At(FILE, "image_processor_type", Some(&value)), rule, REMEDY);
         return None;
     }
     for key in NOT_CARRIED_OUT {
         if config.is_true(key, false) {
             let rule = "this step is not carried out";
-            reading.error(FILE, key, config.get(key), rule, REMEDY);
+            reading.error(At(FILE, key, config.get(key)), rule, REMEDY);
         }
     }
     let (resize, crop) = sizes(&config, &processor, reading)?;
@@ -58,7 +58,7 @@ pub(super) fn input(reading: &mut Reading) -> Option<ImageInput> {
         (true, None) => 1.0 / 255.0,
         (true, Some(factor)) => factor.as_f64().or_else(|| {
             let rule = "must be a number";
-            reading.error(FILE, "rescale_factor", Some(factor), rule, REMEDY);
+            reading.error(At(FILE, "rescale_factor", Some(factor)), rule, REMEDY);
             None
         })? as f32,
     };
@@ -122,7 +122,7 @@ fn size(
     };
     if read.is_none() {
         let rule = "must be a height and a width, a shortest_edge, or a number of pixels";
-        reading.error(FILE, key, value, rule, REMEDY);
+        reading.error(At(FILE, key, value), rule, REMEDY);
     }
     read
 }
@@ -135,7 +135,7 @@ fn numbers(config: &Document, key: &str, reading: &mut Reading) -> Option<Vec<f3
     let numbers = numbers.filter(|numbers| matches!(numbers.len(), 1 | 3));
     if numbers.is_none() {
         let rule = "must be a number for each of one or three channels";
-        reading.error(FILE, key, config.get(key), rule, REMEDY);
+        reading.error(At(FILE, key, config.get(key)), rule, REMEDY);
     }
     numbers
 }
@@ -155,7 +155,7 @@ fn filter(config: &Document, reading: &mut Reading) -> Option<ResizeFilter> {
     let filter = index.and_then(|index| filters.get(index)).copied();
     if filter.is_none() {
         let rule = "must be the number of one of Pillow's filters, 0 to 5";
-        reading.error(FILE, "resample", Some(value), rule, REMEDY);
+        reading.error(At(FILE, "resample", Some(value)), rule, REMEDY);
     }
     filter
 }

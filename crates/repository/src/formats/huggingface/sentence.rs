@@ -4,7 +4,7 @@
 use outhaul_types::{EmbeddingOutput, Pooling};
 use serde_json::Value;
 
-use super::keys::{Document, Reading};
+use super::keys::{At, Document, Reading};
 
 const MODULES: &str = "modules.json";
 const PROMPTS: &str = "config_sentence_transformers.json";
@@ -20,12 +20,12 @@ pub(super) fn embedding(reading: &mut Reading) -> Option<EmbeddingOutput> {
                     taken, not normalised";
         let remedy = "declare transform.output in a model.toml if that is not what the model was trained \
                       for";
-        reading.warning("", "", None, rule, remedy);
+        reading.warning(At("", "", None), rule, remedy);
         return Some(EmbeddingOutput::default());
     }
     let modules = reading.json(MODULES)?;
     let Value::Array(modules) = modules else {
-        reading.error(MODULES, "", None, "must hold a list", "download the file once more");
+        reading.error(At(MODULES, "", None), "must hold a list", "download the file once more");
         return None;
     };
     let mut output = EmbeddingOutput::default();
@@ -39,7 +39,7 @@ pub(super) fn embedding(reading: &mut Reading) -> Option<EmbeddingOutput> {
             "Transformer" => {
                 let rule = "the weights must lie in the folder itself";
                 let remedy = "load and save the model once more with sentence-transformers";
-                reading.error(MODULES, &key("path"), module.get("path"), rule, remedy);
+                reading.error(At(MODULES, &key("path"), module.get("path")), rule, remedy);
             }
             "Pooling" => {
                 is_pooled = true;
@@ -50,13 +50,13 @@ pub(super) fn embedding(reading: &mut Reading) -> Option<EmbeddingOutput> {
             "Dropout" => {}
             _ => {
                 let rule = "this module is not carried out";
-                reading.error(MODULES, &key("type"), module.get("type"), rule, EXPORT);
+                reading.error(At(MODULES, &key("type"), module.get("type")), rule, EXPORT);
             }
         }
     }
     if !is_pooled {
         let rule = "no module says how tokens become one vector";
-        reading.error(MODULES, "", None, rule, EXPORT);
+        reading.error(At(MODULES, "", None), rule, EXPORT);
     }
     Some(output)
 }
@@ -66,19 +66,19 @@ fn pooling(path: &str, reading: &mut Reading) -> Option<Pooling> {
         "1_Pooling" => "1_Pooling/config.json",
         _ => {
             let rule = format!("pooling is read from 1_Pooling, not from '{path}'");
-            reading.error(MODULES, "", None, rule, "rename the folder, and name it here");
+            reading.error(At(MODULES, "", None), rule, "rename the folder, and name it here");
             return None;
         }
     };
     let config = reading.document(file)?;
     if !config.is_true("include_prompt", true) {
         let rule = "prompts are part of the vector here";
-        reading.error(file, "include_prompt", config.get("include_prompt"), rule, EXPORT);
+        reading.error(At(file, "include_prompt", config.get("include_prompt")), rule, EXPORT);
     }
     let mut modes = modes(&config);
     let (Some(mode), None) = (modes.pop(), modes.pop()) else {
         let rule = "must say exactly one way of pooling";
-        reading.error(file, "", None, rule, EXPORT);
+        reading.error(At(file, "", None), rule, EXPORT);
         return None;
     };
     match mode.trim_start_matches("pooling_mode_") {
@@ -87,7 +87,7 @@ fn pooling(path: &str, reading: &mut Reading) -> Option<Pooling> {
         "max_tokens" | "max" => Some(Pooling::Max),
         _ => {
             let rule = "pooling by the mean, the first token and the maximum is carried out";
-            reading.error(file, &mode, config.get(&mode), rule, EXPORT);
+            reading.error(At(file, &mode, config.get(&mode)), rule, EXPORT);
             None
         }
     }
@@ -117,7 +117,7 @@ pub(super) fn prompt(reading: &mut Reading) -> String {
         if !names.is_empty() {
             let rule = format!("none of the prompts {} is put before texts", names.join(", "));
             let remedy = "let callers write them, or set transform.input.prefix in a model.toml";
-            reading.warning(PROMPTS, "prompts", None, rule, remedy);
+            reading.warning(At(PROMPTS, "prompts", None), rule, remedy);
         }
         return String::new();
     };
@@ -126,7 +126,7 @@ pub(super) fn prompt(reading: &mut Reading) -> String {
         None => {
             let value = config.get("default_prompt_name");
             let rule = "there is no prompt of this name under prompts";
-            reading.error(PROMPTS, "default_prompt_name", value, rule, "correct the name");
+            reading.error(At(PROMPTS, "default_prompt_name", value), rule, "correct the name");
             String::new()
         }
     }

@@ -11,7 +11,8 @@ use super::*;
 
 /// A folder with these files; those that are no text hold nothing of interest.
 fn folder(files: &[(&str, Value)]) -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
+    // The folder's name may be a model's, which does not start with a dot.
+    let folder = tempfile::Builder::new().prefix("model-").tempdir().unwrap();
     for (name, content) in files {
         let path = folder.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -387,5 +388,121 @@ fn a_processor_of_pictures_is_an_input() {
         let problems = picture(with(vit.clone(), &[(key, value.clone())])).0.unwrap_err();
         let expected = format!("preprocessor_config.json: {key} = {value}: ");
         assert!(problems[0].starts_with(&expected), "{problems:?}");
+    }
+}
+
+/// Scans a folder and returns each model's file, and all problems.
+fn scanned(folder: &Path) -> (Vec<(String, String)>, Vec<String>) {
+    let scan = crate::scan(&[folder]);
+    let below = |path: &Path| path.strip_prefix(folder).unwrap().display().to_string();
+    let models = scan.models.iter().map(|model| {
+        let [version] = model.versions.as_slice() else { panic!("{model:?}") };
+        (model.name.to_string(), below(&version.path))
+    });
+    let place = format!("{}/", folder.display());
+    let problems = scan.problems.iter().map(|problem| problem.to_string().replace(&place, ""));
+    (models.collect(), problems.collect())
+}
+
+#[test]
+fn folders_are_found_alone_and_among_others() {
+    let masked = || bert("BertForMaskedLM");
+    let models = folder(&[
+        ("weights/config.json", masked()),
+        ("weights/model.safetensors", Value::Null),
+        ("weights/tokenizer.json", Value::Null),
+        ("weights/1_Pooling/config.json", Value::Null),
+        ("exported/config.json", masked()),
+        ("exported/onnx/model.onnx", Value::Null),
+        ("exported/tokenizer.json", Value::Null),
+        ("plain/config.json", json!({"anything": 1})),
+        ("plain/model.onnx", Value::Null),
+        ("bad/config.json", masked()),
+        ("bad/pytorch_model.bin", Value::Null),
+        ("bad/tokenizer.json", Value::Null),
+    ]);
+    let (found, problems) = scanned(models.path());
+    let pair = |name: &str, file: &str| (name.to_owned(), file.to_owned());
+    let expected = [
+        pair("exported", "exported/onnx/model.onnx"),
+        pair("plain", "plain/model.onnx"),
+        pair("weights", "weights/model.safetensors"),
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].starts_with("bad/pytorch_model.bin: is the only file"), "{problems:?}");
+    let (found, problems) = scanned(&models.path().join("weights"));
+    assert_eq!((found, problems.len()), (vec![pair("weights", "model.safetensors")], 0));
+}
+
+#[test]
+fn a_model_toml_beside_comes_first_and_the_folder_fills_in() {
+    let models = folder(&[
+        ("config.json", bert("BertModel")),
+        WEIGHTS_FILE,
+        TOKENIZER,
+        modules(&["Transformer", "Pooling"]),
+        pooling(json!({"pooling_mode_lasttoken": true})),
+    ]);
+    let declare = |text: &str| {
+        fs::write(models.path().join("model.toml"), text).unwrap();
+        crate::scan(&[models.path()])
+    };
+    let scan = declare("[batching]\nmax_rows = 7\n");
+    assert!(scan.models.is_empty(), "the pooling is not carried out");
+    assert_eq!(scan.problems.len(), 1, "{:?}", scan.problems);
+    let scan = declare("[transform.output]\nkind = \"embedding\"\npooling = \"cls\"\n");
+    assert_eq!(scan.problems, []);
+    assert!(scan.models[0].versions[0].path.ends_with("model.safetensors"));
+
+    fs::write(
+        models.path().join("1_Pooling/config.json"),
+        json!({"pooling_mode_max_tokens": true}).to_string(),
+    )
+    .unwrap();
+    let scan = declare("[batching]\nmax_rows = 7\n");
+    assert_eq!(scan.problems, []);
+    let manifest = &scan.models[0].manifest;
+    assert_eq!(manifest.batching.max_rows.get(), 7);
+    let Some(OutputTransform::Embedding(output)) = &manifest.transform.output else { panic!() };
+    assert_eq!(output.pooling, Pooling::Max);
+    assert!(manifest.transform.input.is_some());
+}
+
+#[test]
+fn whatever_an_answer_comes_from_is_part_of_the_version() {
+    let models = folder(&[
+        ("config.json", bert("BertModel")),
+        ("model.safetensors.index.json", Value::Null),
+        ("model-00001-of-00001.safetensors", Value::Null),
+        ("pytorch_model.bin", Value::Null),
+        ("README.md", Value::Null),
+        TOKENIZER,
+        modules(&["Transformer", "Pooling"]),
+        pooling(json!({"pooling_mode_mean_tokens": true})),
+    ]);
+    let edition = || {
+        let mut scan = crate::scan(&[models.path()]);
+        assert_eq!(scan.problems, []);
+        let model = scan.models.remove(0);
+        (model.versions[0].identity.clone(), model.beside, model.manifest)
+    };
+    let mut before = edition();
+    for (file, content) in [
+        ("config.json", with(bert("BertModel"), &[("layer_norm_eps", json!(1e-5))])),
+        ("model.safetensors.index.json", json!({})),
+        ("model-00001-of-00001.safetensors", json!({})),
+        ("tokenizer.json", json!({})),
+        ("1_Pooling/config.json", json!({"pooling_mode_cls_token": true})),
+        ("sentence_bert_config.json", json!({"max_seq_length": 7})),
+    ] {
+        fs::write(models.path().join(file), content.to_string()).unwrap();
+        let after = edition();
+        assert_ne!(before, after, "{file}");
+        before = after;
+    }
+    for file in ["README.md", "pytorch_model.bin"] {
+        fs::write(models.path().join(file), "other").unwrap();
+        assert_eq!(before, edition(), "{file}");
     }
 }

@@ -14,17 +14,23 @@ pub(in crate::http) type Known = Vec<Arc<ModelDescription>>;
 
 /// Something made of the models, made anew when they are others.
 pub(in crate::http) struct Kept<T> {
-    make: fn(&Known) -> T,
     last: ArcSwapOption<(Known, Arc<T>)>,
 }
 
-impl<T> Kept<T> {
-    pub(in crate::http) fn new(make: fn(&Known) -> T) -> Self {
-        Kept { make, last: ArcSwapOption::empty() }
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Kept { last: ArcSwapOption::empty() }
     }
+}
 
-    /// Returns it as it is for these versions. Two requests at once may both make it; either will do.
-    pub(in crate::http) fn of(&self, versions: &[VersionStatus]) -> Arc<T> {
+impl<T> Kept<T> {
+    /// Returns it as it is for these versions, made by `make` where the models are others than before.
+    /// Two requests at once may both make it; either will do.
+    pub(in crate::http) fn of(
+        &self,
+        versions: &[VersionStatus],
+        make: impl FnOnce(&Known) -> T,
+    ) -> Arc<T> {
         let last = self.last.load_full();
         let before: &[Arc<ModelDescription>] = last.as_ref().map_or(&[], |last| &last.0);
         let known = known(versions, before);
@@ -33,7 +39,7 @@ impl<T> Kept<T> {
         {
             return Arc::clone(&last.1);
         }
-        let made = Arc::new((self.make)(&known));
+        let made = Arc::new(make(&known));
         self.last.store(Some(Arc::new((known, Arc::clone(&made)))));
         made
     }
@@ -76,7 +82,6 @@ fn same(left: &[Arc<ModelDescription>], right: &[Arc<ModelDescription>]) -> bool
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use outhaul_router::BatchMode;
@@ -114,21 +119,17 @@ mod tests {
 
     #[test]
     fn it_is_made_anew_only_when_the_models_are_others() {
-        static MADE: AtomicUsize = AtomicUsize::new(0);
-        let kept = Kept::new(|known| {
-            MADE.fetch_add(1, Ordering::Relaxed);
-            known
-                .iter()
-                .map(|model| format!("{}:{}", model.name, model.version))
-                .collect::<Vec<_>>()
-        });
+        let (kept, mut made) = (Kept::default(), 0);
         use Standing::{Dormant, Failed, Loading, Ready, Unloaded};
-        let asked = |versions: &[(&str, u64, Standing)]| {
-            let versions: Vec<_> = versions
-                .iter()
-                .map(|&(name, version, standing)| status(name, version, standing))
-                .collect();
-            (kept.of(&versions).join(" "), MADE.load(Ordering::Relaxed))
+        let mut asked = |versions: &[(&str, u64, Standing)]| {
+            let status = |&(name, version, standing): &_| status(name, version, standing);
+            let versions: Vec<_> = versions.iter().map(status).collect();
+            let text = kept.of(&versions, |known| {
+                made += 1;
+                let each = known.iter().map(|model| format!("{}:{}", model.name, model.version));
+                each.collect::<Vec<_>>().join(" ")
+            });
+            (text.to_string(), made)
         };
         let told = |text: &str, made| (text.to_owned(), made);
         assert_eq!(asked(&[]), told("", 1));
