@@ -15,4 +15,24 @@ make_bert minilm --preset minilm --int8
 make_bert large --preset weights-250mb
 
 cargo build --release --locked -p outhaul -p outhaul-bench
+
+# The real all-MiniLM-L6-v2 in fp32, as import makes it, and in int8, as onnxruntime's own tool makes that.
+texts=$models/texts
+target=$(cargo metadata --locked --no-deps --format-version 1 | python3 -c 'import json, sys; print(json.load(sys.stdin)["target_directory"])')
+if [ ! -f "$texts/all-minilm/1/model.onnx" ]; then
+    minilm=$(sh scripts/minilm.sh)
+    "$target/release/outhaul" import "$minilm" --name all-minilm --to "$texts" >&2
+fi
+if [ ! -f "$texts/all-minilm-int8/1/model.onnx" ]; then
+    venv=$(sh scripts/venv.sh models python/requirements-models.txt)
+    mkdir -p "$texts/all-minilm-int8/1"
+    cp "$texts/all-minilm/model.toml" "$texts/all-minilm/tokenizer.json" "$texts/all-minilm-int8/"
+    "$venv/bin/python" - "$texts/all-minilm/1/model.onnx" "$texts/all-minilm-int8/1/model.onnx" >&2 <<'PYTHON'
+import sys
+
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+quantize_dynamic(sys.argv[1], sys.argv[2], weight_type=QuantType.QInt8)
+PYTHON
+fi
 cargo run --release --locked --quiet -p outhaul-bench -- run "$@"

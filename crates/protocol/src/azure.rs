@@ -193,7 +193,6 @@ pub fn encode(responses: &[InferResponse], schema: &Schema<'_>) -> Result<Vec<u8
 /// Writes an error in the form of Azure's APIs.
 pub fn error_body(status: u16, message: &str) -> Vec<u8> {
     let code = match status {
-        400 => "BadRequest",
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "NotFound",
@@ -205,8 +204,8 @@ pub fn error_body(status: u16, message: &str) -> Vec<u8> {
         429 => "TooManyRequests",
         503 => "ServiceUnavailable",
         504 => "GatewayTimeout",
-        400..500 => "BadRequest",
-        _ => "InternalServerError",
+        500.. => "InternalServerError",
+        _ => "BadRequest",
     };
     json!({ "error": { "code": code, "message": message } }).to_string().into_bytes()
 }

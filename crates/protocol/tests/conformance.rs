@@ -2,6 +2,7 @@
 //! tests send the same cases over a socket.
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+#![allow(unreachable_pub, reason = "modules of one test share what is public")]
 
 #[path = "conformance/contracts.rs"]
 mod contracts;

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use outhaul_types::{InferResponse, NamedTensor, Strings};
 
-use crate::rows::writer;
+use crate::rows::{Write, writer};
 use crate::{ProtocolError, Schema};
 
 /// Writes a header and a line for each row. An output of several values a row becomes as many columns,
@@ -91,10 +91,7 @@ fn rows_of(response: &InferResponse) -> Result<usize, ProtocolError> {
     }
 }
 
-fn element_writer<'a>(
-    output: &'a NamedTensor,
-    schema: &Schema<'_>,
-) -> Box<dyn Fn(&mut Vec<u8>, usize) + 'a> {
+fn element_writer<'a>(output: &'a NamedTensor, schema: &Schema<'_>) -> Write<'a> {
     match output.tensor.as_strings() {
         None => writer(output, schema),
         Some(strings) => Box::new(|out, index| write_string(out, strings, index)),

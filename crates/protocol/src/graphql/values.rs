@@ -112,7 +112,7 @@ pub(crate) fn row_value(
     let sizes = tensor.shape().row_shape();
     let step: usize = sizes.iter().product();
     let (value, _) = elements.nested(sizes, row * step).map_err(|problem| {
-        FieldFailure::unsupported(format!("output '{name}' {problem} in row {row}"))
+        FieldFailure::unsupported(format!("output '{name}' of row {row} {problem}"))
     })?;
     Ok(value)
 }

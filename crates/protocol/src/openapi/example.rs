@@ -34,8 +34,12 @@ fn tensors(model: &Schema<'_>, rows: &str) -> Option<Vec<NamedTensor>> {
     Some(inputs.into_vec())
 }
 
-/// Returns the same request in the Open Inference Protocol.
+/// Returns the same request in the Open Inference Protocol; `None` where it has pictures, which the
+/// JSON of that protocol has no form for.
 pub(super) fn infer_request(model: &Schema<'_>) -> Option<Value> {
+    if model.interface.inputs.iter().any(|field| field.content == Content::Image) {
+        return None;
+    }
     let rows = sample_rows(model)?;
     let list = rows.as_array()?;
     let text = rows.to_string();

@@ -6,8 +6,8 @@
 
 use std::ops::Range;
 
-use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine, alphabet};
 use bytes::Bytes;
 use half::{bf16, f16};
 use outhaul_types::{Content, DataType, Element, Field, Shape, Strings, Tensor, TensorError};
@@ -15,6 +15,12 @@ use outhaul_types::{Content, DataType, Element, Field, Shape, Strings, Tensor, T
 use super::JsonValue;
 use crate::error::excerpt;
 use crate::oip::elements::{odd, whole_valued};
+
+/// Base64 with or without padding, as clients differ in that.
+const LENIENT: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
 /// What is wrong with a value, continuing "row 3: 'age' ...".
 pub(crate) type Problem = String;
@@ -129,14 +135,12 @@ impl Texts {
 
     fn push_base64(&mut self, text: &str) -> Result<(), Problem> {
         let start = self.buffer.len();
-        let engine = match text.bytes().any(|byte| matches!(byte, b'-' | b'_')) {
-            true => &URL_SAFE,
-            false if text.len() % 4 == 0 => &STANDARD,
-            false => &STANDARD_NO_PAD,
-        };
-        engine
-            .decode_vec(text, &mut self.buffer)
-            .map_err(|error| format!("is not Base64: {}", lower(&error.to_string())))?;
+        let url_safe = text.bytes().any(|byte| matches!(byte, b'-' | b'_'));
+        let engine = if url_safe { &URL_SAFE } else { &STANDARD };
+        engine.decode_vec(text, &mut self.buffer).map_err(|error| {
+            let error = error.to_string();
+            format!("is not Base64: {}", lower(error.trim_end_matches('.')))
+        })?;
         let is_text = matches!(
             self.content,
             Content::Text | Content::Category | Content::Date | Content::Label | Content::Json
@@ -152,14 +156,8 @@ impl Texts {
 /// Makes another crate's text fit into a clause.
 fn lower(text: &str) -> String {
     let mut letters = text.chars();
-    match letters.next() {
-        Some(first) => first.to_lowercase().chain(letters.map(tame)).collect(),
-        None => String::new(),
-    }
-}
-
-fn tame(letter: char) -> char {
-    if letter.is_control() { ' ' } else { letter }
+    let first = letters.next().into_iter().flat_map(char::to_lowercase);
+    first.chain(letters).collect()
 }
 
 /// Returns the text of `{"b64": "..."}`.

@@ -27,8 +27,8 @@ use outhaul_types::{Content, Field, ModelSignature, NamedTensor, TensorSpec};
 use smallvec::SmallVec;
 
 pub use columns::decode_columns;
-pub(crate) use encode::writer;
 pub use encode::{RowWriter, encode_columns, encode_rows};
+pub(crate) use encode::{Write, writer};
 pub use error::RowError;
 pub use json::{JsonValue, VALUE_BYTES, parse_json};
 

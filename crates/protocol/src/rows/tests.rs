@@ -146,6 +146,9 @@ fn each_type_takes_its_numbers() {
         Case(DataType::Fp64, "[null]", Err("row 0: 'x' must not be null")),
         Case(DataType::Bool, "[true, 0]", Ok(Tensor::from_bools([2], [true, false]).unwrap())),
         Case(DataType::Bool, "[2]", Err("row 0: 'x' must be true, false, 1 or 0, got 2")),
+        Case(DataType::Bytes, "[{\"b64\": \"_w\"}, {\"b64\": \"/w\"}]", {
+            Ok(Tensor::from_strings([2], Strings::from_iter([b"\xff", b"\xff"])).unwrap())
+        }),
         Case(DataType::Bytes, "[\"a\", {\"b64\": \"/w==\"}]", {
             let strings = Strings::from_iter([&b"a"[..], &b"\xff"[..]]);
             Ok(Tensor::from_strings([2], strings).unwrap())
@@ -154,7 +157,7 @@ fn each_type_takes_its_numbers() {
             Err("row 0: 'x' must be a string or {\"b64\": \"...\"}, got 3")
         }),
         Case(DataType::Bytes, "[{\"b64\": \"*\"}]", {
-            Err("row 0: 'x' is not Base64: invalid symbol 42, offset 0.")
+            Err("row 0: 'x' is not Base64: invalid symbol 42, offset 0")
         }),
     ];
     for Case(data_type, body, expected) in cases {

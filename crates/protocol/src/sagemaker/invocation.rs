@@ -229,7 +229,8 @@ fn one_value(
         ShapePattern::Ranked(sizes) => sizes.len(),
         ShapePattern::AnyRank => 1,
     };
-    let value = Strings::from_spans(body.clone(), vec![0..body.len()]);
+    let whole = std::iter::once(0..body.len()).collect();
+    let value = Strings::from_spans(body.clone(), whole);
     let value = value.expect("the span is the whole body");
     let tensor = Tensor::from_strings(Shape::new(std::iter::repeat_n(1, rank)), value)
         .expect("ones make one element");

@@ -211,9 +211,9 @@ async fn of_body(
     let (app, config) = (&*shared.app, &shared.config);
     let media_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = media_type.and_then(|value| value.split(';').next()).unwrap_or("").trim();
-    // Forms and files would be other contracts; a missing type is taken for what everybody sends.
-    let json = ["", "application/json", "application/graphql+json", "text/json"];
-    if !json.iter().any(|known| media_type.eq_ignore_ascii_case(known)) {
+    // The body decides, as everywhere else here, but what says that it is no JSON is believed.
+    let files = media_type.get(..10).is_some_and(|start| start.eq_ignore_ascii_case("multipart/"));
+    if files || media_type.eq_ignore_ascii_case("application/graphql") {
         let shown: String = media_type.chars().take(64).collect();
         let message = format!("a body of '{shown}' is not taken: send application/json");
         return Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message).into());

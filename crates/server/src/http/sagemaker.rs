@@ -185,7 +185,7 @@ fn told(failure: Failure) -> Response {
 
 async fn list(State(shared): App, uri: Uri) -> Response {
     let query = uri.query().unwrap_or_default().split('&');
-    let token = query.filter_map(|pair| pair.strip_prefix("next_page_token=")).last();
+    let token = query.filter_map(|pair| pair.strip_prefix("next_page_token=")).next_back();
     boxed(json(StatusCode::OK, list_models(&served(shared.app.router()), token)))
 }
 
@@ -251,7 +251,7 @@ async fn load(shared: &Shared, wanted: AddModel, id: &str) -> Result<(), Failure
     let router = shared.app.router();
     let added = added(router)?;
     let AddModel { name, url } = wanted;
-    let model = ModelName::new(&*name).map_err(|error| Failure::bad_request(error.to_string()))?;
+    let model = ModelName::new(&name).map_err(|error| Failure::bad_request(error.to_string()))?;
     let is_known = router.models().iter().any(|status| status.name == model);
     if is_known && added.folder_of(&name).is_none() {
         let message = format!("model '{name}' is there already");

@@ -195,7 +195,9 @@ async fn the_status_says_whether_it_was_a_request_at_all() {
         (r#"{"query": "{ nothing }"}"#, modern, 400, "GRAPHQL_VALIDATION_FAILED"),
         (r#"{"query": "{"}"#, "", 200, "GRAPHQL_PARSE_FAILED"),
         (r#"{"query": "mutation { load }"}"#, "", 200, "UNSUPPORTED"),
-        ("a=b", "content-type: application/x-www-form-urlencoded\r\n", 415, "INVALID_INPUT"),
+        ("a=b", "content-type: application/x-www-form-urlencoded\r\n", 400, "INVALID_INPUT"),
+        ("{ server }", "content-type: application/graphql\r\n", 415, "INVALID_INPUT"),
+        ("--x", "content-type: multipart/form-data; boundary=x\r\n", 415, "INVALID_INPUT"),
         (
             r#"{"query": "{ server { name } }"}"#,
             "x-request-timeout-ms: soon\r\n",

@@ -214,7 +214,7 @@ async fn a_model_comes_and_goes() {
     let answer = many.add(&mut client, "first", &folder).await;
     assert_eq!((answer.status, &*answer.body), (200, &b""[..]));
     let expected = json!({"modelName": "first", "modelUrl": folder});
-    assert_eq!(listed(&mut client).await, [expected.clone()]);
+    assert_eq!(listed(&mut client).await, std::slice::from_ref(&expected));
     assert_eq!(client.get("/models/first", "").await.json(), expected);
     let answer = client.post("/models/first/invoke", "", ROWS).await;
     assert_eq!(answer.json(), json!({"predictions": [[1.0, 2.0, 3.0, 4.0]]}));

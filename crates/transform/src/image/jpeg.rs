@@ -33,8 +33,11 @@ pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<(Picture, Orientati
     let data = Data { bytes: data.len(), least_bits: size.squares(8) };
     Format::Jpeg.measure(size, max_pixels, data)?;
 
+    // Four bytes a pixel are faster to write and to resize than three. The decoder gives the fourth
+    // for the usual colours alone.
     let (colors, channels) = match colors {
         ColorSpace::Luma => (ColorSpace::Luma, 1),
+        ColorSpace::YCbCr => (ColorSpace::RGBA, 4),
         _ => (ColorSpace::RGB, 3),
     };
     let orientation = decoder.exif().map(|exif| Orientation::of(exif)).unwrap_or_default();
