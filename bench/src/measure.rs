@@ -107,7 +107,10 @@ fn answer(target: &Target) -> anyhow::Result<Answer> {
 }
 
 /// Waits for the first right answer and returns it with the time since the process was started.
-pub(crate) fn first_answer(process: &Process, target: &Target) -> anyhow::Result<(Answer, Duration)> {
+pub(crate) fn first_answer(
+    process: &Process,
+    target: &Target,
+) -> anyhow::Result<(Answer, Duration)> {
     let mut first = None;
     until(|| {
         first = answer(target).ok().filter(|answer| answer.is_ok);
@@ -205,7 +208,12 @@ pub(crate) fn minilm(effort: Effort, repository: &Path) -> anyhow::Result<Vec<Ro
     Ok(rows)
 }
 
-pub(crate) fn against_ceiling(what: &str, goal: f64, sessions: NonZeroUsize, turns: &[(f64, Report)]) -> Row {
+pub(crate) fn against_ceiling(
+    what: &str,
+    goal: f64,
+    sessions: NonZeroUsize,
+    turns: &[(f64, Report)],
+) -> Row {
     let ceiling = median(turns.iter().map(|turn| turn.0));
     let own = median(turns.iter().map(|turn| turn.1.answers_per_second));
     let ratio = median(turns.iter().map(|turn| turn.1.answers_per_second / turn.0));

@@ -16,8 +16,8 @@ use crate::table::{Row, median};
 
 /// Words that are one token each in the vocabulary of BERT's uncased models.
 const WORDS: [&str; 16] = [
-    "the", "river", "moves", "slowly", "under", "old", "stone", "bridge", "while", "people", "walk",
-    "home", "after", "work", "every", "evening",
+    "the", "river", "moves", "slowly", "under", "old", "stone", "bridge", "while", "people",
+    "walk", "home", "after", "work", "every", "evening",
 ];
 
 /// `[CLS]` and `[SEP]`.

@@ -134,6 +134,7 @@ mod tests {
         let monitor = Monitor::new();
         let model = monitor.model(&iris(), ModelVersion(1));
         let timings = Timings {
+            transform: Duration::ZERO,
             load: Duration::ZERO,
             queue: Duration::from_micros(30),
             assemble: Duration::from_micros(2),

@@ -261,6 +261,7 @@ mod tests {
         let metrics = ModelMetrics::default();
         let ns = Duration::from_nanos;
         let timings = Timings {
+            transform: Duration::ZERO,
             load: ns(0),
             queue: ns(5),
             assemble: ns(4),

@@ -46,6 +46,7 @@ async fn collector() -> (String, mpsc::UnboundedReceiver<ExportTraceServiceReque
 
 fn request(parent: Option<TraceParent>) -> RequestSpan<'static> {
     let timings = Timings {
+        transform: Duration::ZERO,
         load: Duration::ZERO,
         queue: Duration::from_millis(2),
         compute: Duration::from_millis(3),

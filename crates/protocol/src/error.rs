@@ -51,7 +51,9 @@ pub enum ProtocolError {
     TensorFlow(Box<TensorFlowError>),
     #[error("malformed NPY: {problem}")]
     Npy { problem: String },
-    #[error("request has {rows} rows, more than the limit of {limit}: send them in several requests")]
+    #[error(
+        "request has {rows} rows, more than the limit of {limit}: send them in several requests"
+    )]
     TooManyRows { rows: usize, limit: usize },
     #[error(
         "output '{output}' has shape {shape} where the answer has {rows} rows, so it cannot be told \

@@ -80,6 +80,14 @@ pub enum RouterError {
     /// A transform has a mistake.
     #[error("preparing the request failed")]
     PreparingPanicked,
+    /// An output has no row for each row of the request, which ran in several parts.
+    #[error(
+        "the model's output '{output}' has no row for each row of the request: send rows apart"
+    )]
+    NoRowEach {
+        /// The output.
+        output: Name,
+    },
     /// The rows of a request gave tensors that cannot be put together.
     #[error("the model's outputs for the rows of this request do not fit together")]
     Parts(#[source] TensorError),
@@ -136,6 +144,7 @@ impl Classify for RouterError {
             RouterError::Transform(error) => error.kind(),
             RouterError::PreparingFull { .. } => ErrorKind::Overloaded,
             RouterError::PreparingPanicked => ErrorKind::Internal,
+            RouterError::NoRowEach { .. } => ErrorKind::InvalidInput,
             RouterError::Parts(_) => ErrorKind::EngineFailed,
             RouterError::Reshape(error) => error.kind(),
             RouterError::Queue(error) => error.kind(),

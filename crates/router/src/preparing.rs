@@ -16,8 +16,10 @@ use crate::RouterError;
 #[derive(Default)]
 pub(crate) struct Preparing {
     pool: OnceLock<Option<ThreadPool>>,
-    waiting: Arc<AtomicUsize>,
 }
+
+/// How much of one version's work waits or runs there.
+pub(crate) type InPreparation = Arc<AtomicUsize>;
 
 /// Counts work while it waits or runs.
 struct Waiting(Arc<AtomicUsize>);
@@ -29,14 +31,16 @@ impl Drop for Waiting {
 }
 
 impl Preparing {
-    /// Does `work` on one of the threads, unless `capacity` requests wait there already.
+    /// Does `work` of one version on one of the threads, unless `capacity` pieces of its work wait there
+    /// already. Dropping the future takes back what has not begun.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
+        waiting: &InPreparation,
         capacity: usize,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, RouterError> {
-        let before = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let waiting = Waiting(Arc::clone(&self.waiting));
+        let before = waiting.fetch_add(1, Ordering::Relaxed);
+        let waiting = Waiting(Arc::clone(waiting));
         if before >= capacity {
             return Err(RouterError::PreparingFull { waiting: before });
         }
@@ -75,17 +79,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_fails_its_own_request() {
-        let preparing = Preparing::default();
-        let failed = preparing.run(8, || panic!("scripted")).await.map(|()| ());
+        let (preparing, waiting) = (Preparing::default(), InPreparation::default());
+        let failed = preparing.run::<()>(&waiting, 8, || panic!("scripted")).await;
         assert_eq!(failed.unwrap_err().kind(), ErrorKind::Internal);
-        assert_eq!(preparing.run(8, || 3).await.unwrap(), 3);
-        assert_eq!(preparing.waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(preparing.run(&waiting, 8, || 3).await.unwrap(), 3);
     }
 
     #[tokio::test]
     async fn what_is_beyond_the_capacity_is_refused() {
-        let preparing = Preparing::default();
-        assert_eq!(preparing.run(0, || 3).await.unwrap_err().kind(), ErrorKind::Overloaded);
-        assert_eq!(preparing.waiting.load(Ordering::Relaxed), 0);
+        let (preparing, waiting) = (Preparing::default(), InPreparation::default());
+        let refused = preparing.run(&waiting, 0, || 3).await;
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Overloaded);
+        assert_eq!(waiting.load(Ordering::Relaxed), 0);
     }
 }

@@ -15,6 +15,7 @@ use outhaul_types::{
 };
 
 use crate::declared::{Declared, Reshapes};
+use crate::preparing::InPreparation;
 use crate::warmup::{WarmupError, warm_up};
 use crate::{BatchMode, ModelDescription};
 
@@ -85,6 +86,8 @@ pub(crate) struct Transformed {
     pub(crate) inner: ModelSignature,
     /// The same, where inputs that the transform can fill in may be left out.
     pub(crate) lenient: ModelSignature,
+    /// How much of its work waits to be prepared.
+    pub(crate) waiting: InPreparation,
 }
 
 impl Transformed {
@@ -93,7 +96,8 @@ impl Transformed {
         for (index, input) in lenient.inputs.iter_mut().enumerate() {
             input.optional |= transform.fills_in(index);
         }
-        Transformed { transform: Arc::new(transform), inner, lenient }
+        let waiting = InPreparation::default();
+        Transformed { transform: Arc::new(transform), inner, lenient, waiting }
     }
 }
 

@@ -5,15 +5,16 @@
 //! kind of name, mixed at will; without names they are the outer ones.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use outhaul_scheduler::Admission;
-use outhaul_transform::{Grouping, Part, Prepared, TransformError};
+use outhaul_scheduler::{Admission, QueueError};
+use outhaul_transform::{Grouping, Part, Prepared, Transform, TransformError};
 use outhaul_types::{
-    BindError, InferRequest, InferResponse, ModelSignature, Name, NamedTensor, RequestContext,
-    RequestedOutput, Tensor, Tensors, Timings,
+    BindError, BoundInputs, Deadline, InferRequest, InferResponse, ModelSignature, Name,
+    NamedTensor, RequestContext, RequestedOutput, Tensor, Tensors, Timings,
 };
 use smallvec::SmallVec;
 
@@ -34,12 +35,29 @@ enum Wanted {
     Inner(usize),
 }
 
-/// One part of the request, answered.
+/// Some rows of the request, answered.
 struct Done {
-    part: Part,
-    /// The model's own outputs, in the order of its signature.
-    outputs: Tensors,
+    /// The wanted outputs, in the order in which they are wanted; rows in the request's order.
+    outputs: Vec<Tensor>,
     timings: Timings,
+    tokens: Option<usize>,
+}
+
+/// What the request sends.
+enum Given {
+    /// Tensors of the outer signature, and how their rows may share a run.
+    Outer(BoundInputs, Grouping),
+    /// The model's own tensors.
+    Inner(BoundInputs),
+}
+
+/// What is the same for all rows of a request.
+struct Asked<'a> {
+    preparing: &'a Preparing,
+    served: &'a ServedVersion,
+    transformed: &'a Transformed,
+    admission: Admission,
+    wanted: SmallVec<[Wanted; 4]>,
 }
 
 impl Router {
@@ -52,28 +70,27 @@ impl Router {
         started: Instant,
     ) -> Result<(InferResponse, usize), RouterError> {
         let transformed = served.transform().ok_or(RouterError::PreparingPanicked)?;
-        let wanted = select(transformed, &request.outputs)?;
-        let admission = admission(served, &request.parameters, context, started)?;
+        let asked = Asked {
+            preparing: &self.preparing,
+            served,
+            transformed,
+            admission: admission(served, &request.parameters, context, started)?,
+            wanted: select(transformed, &request.outputs)?,
+        };
         let inputs = std::mem::take(&mut request.inputs);
-        let begun = Instant::now();
-        let prepared = prepare(&self.preparing, served, transformed, inputs, &wanted).await?;
-        let mut transform = begun.elapsed();
-        let Prepared { parts, rows, tokens } = prepared;
-        if rows > served.max_request_rows() {
-            return Err(RouterError::TooManyRows { rows, most: served.max_request_rows() });
-        }
-
-        // A request with many parts keeps the instances busy and the queue free for others.
-        let window = 2 * served.description().instances;
-        let run = parts.into_iter().map(|part| run(served, part, admission));
-        let done: Vec<Done> = stream::iter(run).buffer_unordered(window).try_collect().await?;
-
-        let begun = Instant::now();
-        let mut timings = done.iter().fold(Timings::default(), longest);
-        let outputs = finish(&self.preparing, served, transformed, done, (&wanted, rows)).await?;
-        transform += begun.elapsed();
-        timings.transform = transform.max(Duration::from_nanos(1));
-        let outputs = name(transformed, &wanted, outputs, &request.outputs)?;
+        let (given, rows) = asked.bind(inputs)?;
+        let (given, asked) = (Arc::new(given), &asked);
+        let chunks = match &*given {
+            Given::Outer(_, grouping) => transformed.transform.chunks(rows, *grouping),
+            Given::Inner(_) => std::iter::once(0..rows).collect(),
+        };
+        // A large request is prepared while what came before it runs, and holds no more than that.
+        let chunks = chunks.into_iter().map(|chunk| asked.answer(Arc::clone(&given), chunk));
+        let done: Vec<Done> = stream::iter(chunks).buffered(2).try_collect().await?;
+        let tokens = done.iter().try_fold(0, |sum, done| Some(sum + done.tokens?));
+        let timings = done.iter().fold(Timings::default(), in_turn);
+        let outputs = joined(done)?;
+        let outputs = name(transformed, &asked.wanted, outputs, &request.outputs)?;
         let response = InferResponse {
             id: request.id,
             model: served.description().name.clone(),
@@ -84,6 +101,220 @@ impl Router {
         };
         Ok((response, rows))
     }
+}
+
+impl Asked<'_> {
+    /// Checks what was sent against the signature that it means; also returns its rows.
+    fn bind(&self, inputs: SmallVec<[NamedTensor; 2]>) -> Result<(Given, usize), RouterError> {
+        let Transformed { transform, inner, lenient, .. } = self.transformed;
+        let (given, rows) = if are_inner(transform.outer(), inner, &inputs) {
+            let bound = transform.adopt(lenient.bind(inputs)?)?;
+            let rows = inner.rows(&bound)?.unwrap_or(1);
+            (Given::Inner(bound), rows)
+        } else {
+            let bound = transform.outer().bind(inputs)?;
+            let rows = transform.rows(&bound)?;
+            (Given::Outer(bound, self.grouping()), rows)
+        };
+        if rows > self.served.max_request_rows() {
+            return Err(RouterError::TooManyRows { rows, most: self.served.max_request_rows() });
+        }
+        Ok((given, rows))
+    }
+
+    fn grouping(&self) -> Grouping {
+        let transform = &self.transformed.transform;
+        let wants_inner = self.wanted.iter().any(|wanted| matches!(wanted, Wanted::Inner(_)));
+        let needs_one_shape = wants_inner || transform.gives_tensors();
+        match NonZeroUsize::new(self.served.description().max_rows) {
+            _ if transform.shapes_vary() && needs_one_shape => Grouping::Together,
+            Some(most) if most > NonZeroUsize::MIN => match transform.shapes_vary() {
+                true => Grouping::Equal(most),
+                // The rows of a request run in one piece, as they do where tensors are sent.
+                false => Grouping::Together,
+            },
+            _ => Grouping::Alone,
+        }
+    }
+
+    /// Answers some rows: prepares them, runs their parts beside each other, finishes each as it ends.
+    async fn answer(&self, given: Arc<Given>, rows: Range<usize>) -> Result<Done, RouterError> {
+        let begun = Instant::now();
+        let prepared = self.prepare(given, rows).await?;
+        let preparing = begun.elapsed();
+        let Prepared { parts, rows, tokens } = prepared;
+        // A request with many parts keeps the instances busy and the queue free for others.
+        let window = 2 * self.served.description().instances;
+        let run = parts.into_iter().map(|part| self.run(part));
+        let parts: Vec<Ran> = stream::iter(run).buffer_unordered(window).try_collect().await?;
+        let mut timings =
+            parts.iter().fold(Timings::default(), |sum, ran| longest(sum, &ran.timings));
+        let begun = Instant::now();
+        let outputs = self.in_order(parts, rows)?;
+        timings.transform += preparing + begun.elapsed().max(Duration::from_nanos(1));
+        Ok(Done { outputs, timings, tokens })
+    }
+
+    async fn prepare(
+        &self,
+        given: Arc<Given>,
+        rows: Range<usize>,
+    ) -> Result<Prepared, RouterError> {
+        let (bound, grouping) = match &*given {
+            Given::Inner(bound) => return Ok(Prepared::whole(bound.clone(), rows.len())),
+            Given::Outer(bound, grouping) => (bound, *grouping),
+        };
+        let transform = Arc::clone(&self.transformed.transform);
+        if !transform.is_heavy(rows.len()) {
+            return Ok(transform.prepare_rows(bound, rows, grouping)?);
+        }
+        let work = move || match &*given {
+            Given::Outer(bound, grouping) => transform.prepare_rows(bound, rows, *grouping),
+            Given::Inner(bound) => Ok(Prepared::whole(bound.clone(), rows.len())),
+        };
+        Ok(self.elsewhere(work).await??)
+    }
+
+    /// Does work on the threads for it, unless the deadline passes before it has been done.
+    async fn elsewhere<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, RouterError> {
+        let waiting = &self.transformed.waiting;
+        let done = self.preparing.run(waiting, self.served.capacity(), work);
+        match self.admission.deadline {
+            None => done.await,
+            Some(Deadline(at)) => tokio::time::timeout_at(at.into(), done)
+                .await
+                .map_err(|_| RouterError::Queue(QueueError::DeadlineExceeded))?,
+        }
+    }
+
+    /// Runs one part as a request of its own, and turns its outputs into the wanted ones.
+    async fn run(&self, part: Part) -> Result<Ran, RouterError> {
+        // A clone shares the elements.
+        let inputs = self.served.reshapes().inward(part.inputs.clone())?;
+        let share = self.served.share(&inputs)?;
+        let answer = self.served.queue().infer(inputs, share, self.admission).await?;
+        let own = self.served.reshapes().outward(answer.outputs)?;
+        let mut timings = answer.timings;
+        let begun = Instant::now();
+        let transform = Arc::clone(&self.transformed.transform);
+        let wanted = self.wanted.clone();
+        let rows = part.rows.clone();
+        let elements: usize = own.iter().map(Tensor::len).sum();
+        let work = move || wanted_outputs(&transform, &part, &own, &wanted);
+        let outputs = match elements > HEAVY_ELEMENTS {
+            true => self.elsewhere(work).await??,
+            false => work()?,
+        };
+        timings.transform = begun.elapsed();
+        Ok(Ran { rows, outputs, timings })
+    }
+
+    /// Puts the rows of all parts into their order, output by output.
+    fn in_order(&self, mut parts: Vec<Ran>, rows: usize) -> Result<Vec<Tensor>, RouterError> {
+        if let [ran] = &mut parts[..]
+            && ran.rows.iter().copied().eq(0..rows)
+        {
+            return Ok(ran.outputs.drain(..).collect());
+        }
+        // For each row: which part holds it, and where.
+        let mut places = vec![None; rows];
+        for (part, ran) in parts.iter().enumerate() {
+            for (index, output) in ran.outputs.iter().enumerate() {
+                if output.shape().rows() != Some(ran.rows.len()) {
+                    return Err(RouterError::NoRowEach { output: self.output_name(index) });
+                }
+            }
+            for (place, &row) in ran.rows.iter().enumerate() {
+                places[row] = Some((part, place));
+            }
+        }
+        let outputs = parts.first().map_or(0, |ran| ran.outputs.len());
+        let output = |index: usize| {
+            let row = |&(part, place): &(usize, usize)| {
+                parts[part].outputs[index].slice_rows(place..place + 1)
+            };
+            let rows: Vec<Tensor> = places.iter().flatten().map(row).collect();
+            let rows: Vec<&Tensor> = rows.iter().collect();
+            Tensor::concatenate_rows(&rows).map_err(RouterError::Parts)
+        };
+        (0..outputs).map(output).collect()
+    }
+
+    fn output_name(&self, index: usize) -> Name {
+        match self.wanted[index] {
+            Wanted::Outer(index) => self.transformed.transform.outer().outputs[index].name.clone(),
+            Wanted::Inner(index) => self.transformed.inner.outputs[index].name.clone(),
+        }
+    }
+}
+
+/// One part of the request, answered.
+struct Ran {
+    /// Which rows these are, in order.
+    rows: Vec<usize>,
+    /// The wanted outputs of these rows.
+    outputs: Tensors,
+    timings: Timings,
+}
+
+fn wanted_outputs(
+    transform: &Transform,
+    part: &Part,
+    own: &Tensors,
+    wanted: &[Wanted],
+) -> Result<Tensors, TransformError> {
+    let outer = match wanted.iter().any(|wanted| matches!(wanted, Wanted::Outer(_))) {
+        true => transform.finish(part, own)?,
+        false => Tensors::new(),
+    };
+    let pick = |wanted: &Wanted| match *wanted {
+        Wanted::Outer(index) => outer[index].clone(),
+        Wanted::Inner(index) => own[index].clone(),
+    };
+    Ok(wanted.iter().map(pick).collect())
+}
+
+/// Parts wait and run beside each other, so the longest of each stage counts.
+fn longest(sum: Timings, own: &Timings) -> Timings {
+    Timings {
+        transform: sum.transform.max(own.transform),
+        queue: sum.queue.max(own.queue),
+        assemble: sum.assemble.max(own.assemble),
+        compute: sum.compute.max(own.compute),
+        split: sum.split.max(own.split),
+        batch_rows: sum.batch_rows.max(own.batch_rows),
+        ..sum
+    }
+}
+
+/// The pieces of a large request come one after the other, so their times add up.
+fn in_turn(sum: Timings, done: &Done) -> Timings {
+    let own = &done.timings;
+    Timings {
+        transform: sum.transform + own.transform,
+        queue: sum.queue + own.queue,
+        assemble: sum.assemble + own.assemble,
+        compute: sum.compute + own.compute,
+        split: sum.split + own.split,
+        batch_rows: sum.batch_rows.max(own.batch_rows),
+        ..sum
+    }
+}
+
+/// Puts the pieces of a request one after the other, output by output.
+fn joined(mut done: Vec<Done>) -> Result<Vec<Tensor>, RouterError> {
+    if done.len() == 1 {
+        return Ok(done.pop().map(|done| done.outputs).unwrap_or_default());
+    }
+    let outputs = done.first().map_or(0, |done| done.outputs.len());
+    let output = |index: usize| {
+        let pieces: Vec<&Tensor> = done.iter().map(|done| &done.outputs[index]).collect();
+        Tensor::concatenate_rows(&pieces).map_err(RouterError::Parts)
+    };
+    (0..outputs).map(output).collect()
 }
 
 /// Finds the outputs that a request names, of either kind; all outer ones where it names none.
@@ -97,10 +328,11 @@ fn select(
         let found = match (outer.output_index(name), inner.output_index(name)) {
             (Some(index), _) => Wanted::Outer(index),
             (None, Some(index)) => Wanted::Inner(index),
-            // Says what there is.
-            (None, None) => {
-                return Err(outer.select_outputs([name]).map(|_| ()).unwrap_err().into());
-            }
+            (None, None) => match outer.select_outputs([name]) {
+                // It says what there is.
+                Err(unknown) => return Err(unknown.into()),
+                Ok(_) => continue,
+            },
         };
         if wanted.contains(&found) {
             return Err(BindError::DuplicateOutput { name: name.clone() }.into());
@@ -126,125 +358,6 @@ fn are_inner(outer: &ModelSignature, inner: &ModelSignature, inputs: &[NamedTens
         })
     };
     !inputs.is_empty() && named(inner) && (!named(outer) || !typed(outer) && typed(inner))
-}
-
-async fn prepare(
-    preparing: &Preparing,
-    served: &ServedVersion,
-    transformed: &Transformed,
-    inputs: SmallVec<[NamedTensor; 2]>,
-    wanted: &[Wanted],
-) -> Result<Prepared, RouterError> {
-    let transform = &transformed.transform;
-    if are_inner(transform.outer(), &transformed.inner, &inputs) {
-        let bound = transform.adopt(transformed.lenient.bind(inputs)?);
-        let rows = transformed.inner.rows(&bound)?.unwrap_or(1);
-        return Ok(Prepared::whole(bound, rows));
-    }
-    let bound = transform.outer().bind(inputs)?;
-    let rows = transform.outer().rows(&bound)?.unwrap_or(1);
-    if rows > served.max_request_rows() {
-        return Err(RouterError::TooManyRows { rows, most: served.max_request_rows() });
-    }
-    let wants_inner = wanted.iter().any(|wanted| matches!(wanted, Wanted::Inner(_)));
-    let grouping = match NonZeroUsize::new(served.description().max_rows) {
-        _ if wants_inner || transform.gives_tensors() => Grouping::Together,
-        Some(most) if most > NonZeroUsize::MIN => Grouping::Equal(most),
-        _ => Grouping::Alone,
-    };
-    if !transform.is_heavy() {
-        return Ok(transform.prepare(&bound, grouping)?);
-    }
-    let transform = Arc::clone(transform);
-    let work = move || transform.prepare(&bound, grouping);
-    Ok(preparing.run(served.capacity(), work).await??)
-}
-
-/// Runs one part as a request of its own.
-async fn run(
-    served: &ServedVersion,
-    part: Part,
-    admission: Admission,
-) -> Result<Done, RouterError> {
-    // A clone shares the elements.
-    let inputs = served.reshapes().inward(part.inputs.clone())?;
-    let share = served.share(&inputs)?;
-    let answer = served.queue().infer(inputs, share, admission).await?;
-    let outputs = served.reshapes().outward(answer.outputs)?;
-    Ok(Done { part, outputs, timings: answer.timings })
-}
-
-/// The parts wait and run beside each other, so the longest of each stage counts.
-fn longest(sum: Timings, done: &Done) -> Timings {
-    let own = &done.timings;
-    Timings {
-        queue: sum.queue.max(own.queue),
-        assemble: sum.assemble.max(own.assemble),
-        compute: sum.compute.max(own.compute),
-        split: sum.split.max(own.split),
-        batch_rows: sum.batch_rows.max(own.batch_rows),
-        ..sum
-    }
-}
-
-/// Turns the parts' outputs into the wanted ones, rows in the request's order.
-async fn finish(
-    preparing: &Preparing,
-    served: &ServedVersion,
-    transformed: &Transformed,
-    done: Vec<Done>,
-    (wanted, rows): (&[Wanted], usize),
-) -> Result<Vec<Tensor>, RouterError> {
-    let elements: usize = done.iter().flat_map(|done| &done.outputs).map(Tensor::len).sum();
-    let transform = Arc::clone(&transformed.transform);
-    let wanted: SmallVec<[Wanted; 4]> = wanted.into();
-    let work = move || {
-        let each = done.into_iter().map(|done| {
-            let outer = match wanted.iter().any(|wanted| matches!(wanted, Wanted::Outer(_))) {
-                true => transform.finish(&done.part, &done.outputs)?,
-                false => Tensors::new(),
-            };
-            let pick = |wanted: &Wanted| match *wanted {
-                Wanted::Outer(index) => outer[index].clone(),
-                Wanted::Inner(index) => done.outputs[index].clone(),
-            };
-            Ok((done.part.rows, wanted.iter().map(pick).collect::<Tensors>()))
-        });
-        let parts = each.collect::<Result<Vec<_>, TransformError>>()?;
-        in_order(parts, rows)
-    };
-    match elements > HEAVY_ELEMENTS {
-        true => preparing.run(served.capacity(), work).await?,
-        false => work(),
-    }
-}
-
-/// Puts the rows of all parts into the request's order, output by output.
-fn in_order(
-    mut parts: Vec<(Vec<usize>, Tensors)>,
-    rows: usize,
-) -> Result<Vec<Tensor>, RouterError> {
-    if let [(order, outputs)] = &mut parts[..]
-        && order.iter().copied().eq(0..rows)
-    {
-        return Ok(outputs.drain(..).collect());
-    }
-    // For each row of the request: which part holds it, and where.
-    let mut places = vec![None; rows];
-    for (part, (order, _)) in parts.iter().enumerate() {
-        for (place, &row) in order.iter().enumerate() {
-            places[row] = Some((part, place));
-        }
-    }
-    let outputs = parts.first().map_or(0, |(_, outputs)| outputs.len());
-    let output = |index: usize| {
-        let row =
-            |&(part, place): &(usize, usize)| parts[part].1[index].slice_rows(place..place + 1);
-        let rows: Vec<Tensor> = places.iter().flatten().map(row).collect();
-        let rows: Vec<&Tensor> = rows.iter().collect();
-        Tensor::concatenate_rows(&rows).map_err(RouterError::Parts)
-    };
-    (0..outputs).map(output).collect()
 }
 
 /// Puts names to the outputs and applies what the request wants done to them.

@@ -215,11 +215,7 @@ async fn what_the_caller_did_wrong_is_named() {
         (texts(&["a"]), &["embedding", "embedding"], "output 'embedding' is requested twice"),
         (vec![ids("ids", 1, vec![1])], &[], "unknown input 'ids'; the model takes 'text'"),
         (vec![], &[], "missing input 'text' (BYTES [-1])"),
-        (
-            vec![ids("attention_mask", 1, vec![1])],
-            &[],
-            "missing input 'input_ids' (INT64 [-1,-1])",
-        ),
+        (vec![ids("attention_mask", 1, vec![1])], &[], "missing input 'input_ids' (INT64 [-1,-1])"),
     ] {
         let error = fixture.ask(inputs, outputs).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");

@@ -10,7 +10,7 @@
 //! Invariants:
 //! - every row of a model has the same size, which is known when the version is loaded ([`fit`]);
 //! - nothing as large as a picture is allocated before its header has been measured ([`decode`]), nor
-//!   anything larger than the pixels that are allowed, nor tensors beyond [`MAX_TENSOR_BYTES`];
+//!   anything larger than the pixels that are allowed, nor tensors beyond [`MAX_TENSOR_BYTES`] at once;
 //! - the values are written once, straight into the tensor that the model gets ([`write`]).
 //!
 //! Colour profiles are not applied and transparency is dropped, as `Image.convert("RGB")` does.
@@ -29,7 +29,9 @@ mod write;
 mod tests;
 
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
+use fast_image_resize::Resizer;
 use outhaul_types::{
     BoundInputs, Content, DataType, Dimension, Element, Field, ImageInput, ImageLayout,
     ModelSignature, Name, ShapePattern, Strings, Tensor, TensorSpec,
@@ -46,13 +48,21 @@ use crate::{BuildError, Grouping, InputSide, Part, Prepared, TransformError};
 /// The outer input.
 const INPUT: &str = "image";
 
-/// The most bytes of tensors that one request may become: a file of 70 bytes may become megabytes.
-const MAX_TENSOR_BYTES: usize = 1 << 30;
+/// The pictures that are decoded in one go: some tens of milliseconds.
+const ROWS_IN_ONE_GO: usize = 16;
+
+/// The most bytes of tensors that are made in one go: a file of 70 bytes may become megabytes.
+const MAX_TENSOR_BYTES: usize = 256 << 20;
+
+/// The most bytes that are kept to work in between requests, for each thread that was ever at work.
+const KEPT_BYTES: usize = 8 << 20;
 
 /// Pictures to one input of a model.
 pub(crate) struct ImageSide {
     fit: Fit,
     tables: Tables,
+    /// What nobody works with just now. Their memory costs more to get anew than a row's values do.
+    resizers: Mutex<Vec<Resizer>>,
 }
 
 impl ImageSide {
@@ -63,10 +73,14 @@ impl ImageSide {
     ) -> Result<Built<dyn InputSide>, BuildError> {
         let (fit, data_type) = Fit::new(spec, inner)?;
         let tables = Tables::new(spec, data_type, &inner.inputs[fit.index])?;
-        let side = ImageSide { fit, tables };
-        if side.row_bytes() > MAX_TENSOR_BYTES {
+        let side = ImageSide { fit, tables, resizers: Mutex::default() };
+        let rows = side.fit.fixed_batch.unwrap_or(1);
+        if side.row_bytes().saturating_mul(rows) > MAX_TENSOR_BYTES {
             let (height, width) = side.fit.geometry.size();
-            let problem = format!("gives {height} x {width} pixels, more than a request may hold");
+            let problem = format!(
+                "gives {height} x {width} pixels, of which {rows} would be a tensor of more than \
+                 {MAX_TENSOR_BYTES} bytes"
+            );
             return Err(BuildError::Declared { key: "input.resize", problem });
         }
         let image = TensorSpec {
@@ -82,19 +96,10 @@ impl ImageSide {
         })
     }
 
-    /// Returns the rows of the next part: as many as may share a run.
+    /// Returns the rows of a part: as many as may share a run.
     fn rows_at_once(&self, rows: usize, grouping: Grouping) -> Result<usize, TransformError> {
-        let (most, size) = (MAX_TENSOR_BYTES / self.row_bytes().max(1), self.fit.geometry.size());
-        if rows > most {
-            let (height, width) = size;
-            let problem = format!(
-                "has {rows} pictures, and one request may hold {most} where a model takes them as \
-                 {height} x {width}"
-            );
-            return Err(TransformError::Input { field: INPUT.into(), problem });
-        }
         match (self.fit.fixed_batch, grouping) {
-            (Some(fixed), _) if rows % fixed == 0 => Ok(fixed),
+            (Some(fixed), _) if rows.is_multiple_of(fixed) => Ok(fixed),
             (Some(fixed), _) => {
                 let problem = format!("has {rows} pictures where the model takes {fixed} at once");
                 Err(TransformError::Input { field: INPUT.into(), problem })
@@ -114,6 +119,17 @@ impl ImageSide {
         self.row_elements().saturating_mul(self.tables.element_size())
     }
 
+    fn resizer(&self) -> Resizer {
+        let mut resizers = self.resizers.lock().unwrap_or_else(PoisonError::into_inner);
+        resizers.pop().unwrap_or_default()
+    }
+
+    fn keep(&self, resizer: Resizer) {
+        if resizer.size_of_internal_buffers() <= KEPT_BYTES {
+            self.resizers.lock().unwrap_or_else(PoisonError::into_inner).push(resizer);
+        }
+    }
+
     fn tensor(&self, files: &Strings, rows: Range<usize>) -> Result<Tensor, TransformError> {
         match &self.tables {
             Tables::Fp32(table) => self.tensor_of(files, rows, table),
@@ -131,7 +147,7 @@ impl ImageSide {
     ) -> Result<Tensor, TransformError> {
         let Fit { geometry, filter, channels, layout, max_pixels, .. } = self.fit;
         let writer = Writer { channels, layout, table };
-        let mut resizing = Resizing::new(geometry, filter, max_pixels);
+        let mut resizing = Resizing { geometry, filter, max_pixels, resizer: self.resizer() };
         let mut elements = Vec::with_capacity(rows.len() * self.row_elements());
         for row in rows.clone() {
             let refused = |problem: decode::Refused| TransformError::Row {
@@ -145,6 +161,7 @@ impl ImageSide {
             let picture = resizing.apply(picture).map_err(refused)?;
             writer.write(&picture, &mut elements);
         }
+        self.keep(resizing.resizer);
         let (height, width) = geometry.size();
         let (height, width, count) = (height as usize, width as usize, channels.count());
         let shape = match layout {
@@ -181,7 +198,13 @@ impl InputSide for ImageSide {
         Ok(Prepared { parts, rows, tokens: None })
     }
 
-    fn is_heavy(&self) -> bool {
+    fn is_heavy(&self, _rows: usize) -> bool {
         true
+    }
+
+    fn rows_in_one_go(&self) -> usize {
+        let affordable = MAX_TENSOR_BYTES / self.row_bytes().max(1);
+        let fixed = self.fit.fixed_batch.unwrap_or(1).max(1);
+        fixed * (ROWS_IN_ONE_GO.min(affordable) / fixed).max(1)
     }
 }

@@ -28,7 +28,11 @@ mod part;
 mod rows;
 mod text;
 
-use outhaul_types::{BoundInputs, Interface, ModelSignature, Task, Tensor, Tensors, TransformSpec};
+use std::ops::Range;
+
+use outhaul_types::{
+    BindError, BoundInputs, Interface, ModelSignature, Task, Tensor, Tensors, TransformSpec,
+};
 use smallvec::SmallVec;
 
 pub use error::{BuildError, TransformError};
@@ -53,14 +57,23 @@ trait InputSide: Send + Sync {
         grouping: Grouping,
     ) -> Result<Prepared, TransformError>;
 
-    /// Whether preparing takes so long (20 microseconds and more for a row) that it must not happen on
-    /// a thread that serves connections.
-    fn is_heavy(&self) -> bool;
+    /// Whether preparing so many rows takes so long (20 microseconds and more) that it must not happen
+    /// on a thread that serves connections.
+    fn is_heavy(&self, rows: usize) -> bool;
+
+    /// The most rows that are prepared in one go, so that a large request neither holds all of its
+    /// tensors at once nor a thread for long. A multiple of the rows that the model's file fixes.
+    fn rows_in_one_go(&self) -> usize;
+
+    /// Whether rows may differ in the shape of their tensors.
+    fn shapes_vary(&self) -> bool {
+        false
+    }
 
     /// Fills in what follows from the model's own inputs that a caller gave: the mask of token ids that
     /// come without one. `inputs` are in the model's order.
-    fn complete(&self, inputs: BoundInputs) -> BoundInputs {
-        inputs
+    fn complete(&self, inputs: BoundInputs) -> Result<BoundInputs, TransformError> {
+        Ok(inputs)
     }
 
     /// Whether every input of the model that is required but these can be filled in by
@@ -109,9 +122,14 @@ impl Transform {
         &self.interface
     }
 
-    /// Whether [`Transform::prepare`] is too slow for a thread that serves connections.
-    pub fn is_heavy(&self) -> bool {
-        self.input.as_ref().is_some_and(|input| input.is_heavy())
+    /// Whether [`Transform::prepare`] of so many rows is too slow for a thread that serves connections.
+    pub fn is_heavy(&self, rows: usize) -> bool {
+        self.input.as_ref().is_some_and(|input| input.is_heavy(rows))
+    }
+
+    /// Whether rows may become tensors of different shapes: texts do.
+    pub fn shapes_vary(&self) -> bool {
+        self.input.as_ref().is_some_and(|input| input.shapes_vary())
     }
 
     /// Whether the model's own outputs are what callers get, so that rows of different lengths have to
@@ -120,31 +138,102 @@ impl Transform {
         self.interface.task == Task::Tensors
     }
 
+    /// Returns the rows of tensors that are bound to the outer signature.
+    ///
+    /// # Errors
+    ///
+    /// Fails where the inputs do not agree on them, and where there are none.
+    pub fn rows(&self, inputs: &BoundInputs) -> Result<usize, TransformError> {
+        let agreed = self.outer.rows(inputs)?;
+        if self.input.is_none() {
+            return Ok(agreed.unwrap_or(1));
+        }
+        // Columns that may be left out do not count in the signature's own check.
+        let mut given = self
+            .outer
+            .inputs
+            .iter()
+            .zip(inputs)
+            .filter_map(|(spec, tensor)| Some((&spec.name, tensor.as_ref()?.shape().rows()?)));
+        let Some((first, rows)) = given.next() else { return Ok(1) };
+        if let Some((name, received)) = given.find(|(_, own)| *own != rows) {
+            let (name, first) = (name.clone(), first.clone());
+            return Err(BindError::RowsDiffer { name, received, first, expected: rows }.into());
+        }
+        if rows == 0 { Err(TransformError::NoRows) } else { Ok(rows) }
+    }
+
+    /// Returns the rows in which a request is prepared, one range after the other.
+    pub fn chunks(&self, rows: usize, grouping: Grouping) -> Vec<Range<usize>> {
+        let in_one_go = match &self.input {
+            Some(input) if !(input.shapes_vary() && grouping == Grouping::Together) => {
+                input.rows_in_one_go()
+            }
+            Some(_) | None => rows,
+        };
+        let in_one_go = in_one_go.max(1);
+        let chunk = |start: usize| start..rows.min(start.saturating_add(in_one_go));
+        (0..rows).step_by(in_one_go).map(chunk).collect()
+    }
+
     /// Turns tensors that are bound to the outer signature into the model's own.
     ///
     /// # Errors
     ///
-    /// Fails where a row cannot be taken, naming the row and the input, and where there are no rows.
+    /// As [`Transform::rows`] and [`Transform::prepare_rows`].
     pub fn prepare(
         &self,
         inputs: &BoundInputs,
         grouping: Grouping,
     ) -> Result<Prepared, TransformError> {
-        let rows = self.outer.rows(inputs)?.unwrap_or(1);
-        match &self.input {
-            Some(_) if rows == 0 => Err(TransformError::NoRows),
-            Some(input) => input.prepare(inputs, rows, grouping),
-            None => Ok(Prepared::whole(inputs.clone(), rows)),
-        }
+        self.prepare_rows(inputs, 0..self.rows(inputs)?, grouping)
+    }
+
+    /// Turns some rows of tensors that are bound to the outer signature into the model's own. The rows
+    /// of the parts count from the first of `rows`.
+    ///
+    /// # Errors
+    ///
+    /// Fails where a row cannot be taken, naming the row and the input.
+    pub fn prepare_rows(
+        &self,
+        inputs: &BoundInputs,
+        rows: Range<usize>,
+        grouping: Grouping,
+    ) -> Result<Prepared, TransformError> {
+        let Some(input) = &self.input else {
+            return Ok(Prepared::whole(inputs.clone(), rows.len()));
+        };
+        let is_all = |tensor: &Tensor| tensor.shape().rows() == Some(rows.len());
+        let sliced = inputs.iter().map(|tensor| {
+            let tensor = tensor.as_ref()?;
+            Some(if is_all(tensor) { tensor.clone() } else { tensor.slice_rows(rows.clone()) })
+        });
+        let prepared = input.prepare(&sliced.collect(), rows.len(), grouping);
+        prepared.map_err(|error| match error {
+            TransformError::Row { row, field, problem } => {
+                TransformError::Row { row: row + rows.start, field, problem }
+            }
+            error => error,
+        })
     }
 
     /// Takes tensors in the model's own form, in the model's order, with `None` where the caller left
     /// one out. What follows from the others is filled in.
-    pub fn adopt(&self, inputs: BoundInputs) -> BoundInputs {
-        match &self.input {
-            Some(input) => input.complete(inputs),
-            None => inputs,
+    ///
+    /// # Errors
+    ///
+    /// Fails where a tensor is empty or longer than texts may be.
+    pub fn adopt(&self, inputs: BoundInputs) -> Result<BoundInputs, TransformError> {
+        let Some(input) = &self.input else { return Ok(inputs) };
+        let inner = self.interface.inner.iter().flat_map(|inner| &inner.inputs);
+        let mut given = inner.zip(&inputs);
+        let is_empty = |tensor: &Option<Tensor>| tensor.as_ref().is_some_and(Tensor::is_empty);
+        if let Some((spec, _)) = given.find(|(_, tensor)| is_empty(tensor)) {
+            let problem = "has no elements".to_owned();
+            return Err(TransformError::Input { field: spec.name.clone(), problem });
         }
+        input.complete(inputs)
     }
 
     /// Whether a caller who sends the model's own tensors may leave out this one.

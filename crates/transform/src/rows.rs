@@ -34,6 +34,12 @@ use column::{Column, Target};
 /// The key that errors of a declaration name.
 const COLUMNS: &str = "input.columns";
 
+/// The cells that are cheaper to turn into numbers at once than to hand to another thread.
+const LIGHT_CELLS: usize = 2_000;
+
+/// The rows that are prepared in one go.
+const ROWS_IN_ONE_GO: usize = 8_192;
+
 /// The input side of rows.
 pub(crate) struct RowsSide {
     /// In the order of the outer inputs.
@@ -206,8 +212,13 @@ impl InputSide for RowsSide {
         Ok(Prepared { parts, rows, tokens: None })
     }
 
-    fn is_heavy(&self) -> bool {
-        false
+    fn is_heavy(&self, rows: usize) -> bool {
+        rows.saturating_mul(self.columns.len()) > LIGHT_CELLS
+    }
+
+    fn rows_in_one_go(&self) -> usize {
+        let fixed = self.rows_at_once.map_or(1, NonZeroUsize::get);
+        fixed.saturating_mul(ROWS_IN_ONE_GO.div_ceil(fixed))
     }
 }
 

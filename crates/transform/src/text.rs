@@ -32,7 +32,7 @@ use tokenizers::Tokenizer;
 
 use crate::build::Built;
 use crate::{BuildError, Grouping, InputSide, Prepared, TransformError};
-use encode::{EncodeError, Encoder};
+use encode::{EncodeError, Encoder, Split};
 use inner::TokenInputs;
 use parts::Rows;
 use plain::BertRules;
@@ -53,6 +53,9 @@ const QUERY: Name = Name::const_new("query");
 /// since splitting a text into words takes a hundred times its size in memory, and three hundred for
 /// letters that are normalised to many.
 const MAX_TEXT_BYTES: usize = 256 << 10;
+
+/// The rows that are encoded in one go: some milliseconds.
+const ROWS_IN_ONE_GO: usize = 256;
 
 /// The tokens of a text where neither the declaration nor the tokenizer says anything.
 const DEFAULT_MAX_TOKENS: usize = 512;
@@ -208,13 +211,19 @@ impl InputSide for Texts {
         let first = self.column(inputs.first(), &first_name, rows)?;
         let second = self.column(inputs.get(1), &second_name, rows)?;
         let mut encoded = Rows::new(rows, self.inputs.takes_types());
+        // A query that stands beside many texts is split into tokens once.
+        let mut last: Option<(Cow<'_, str>, Split)> = None;
         for row in 0..rows {
-            let encode = || {
-                let first = self.text(first, row, &first_name)?;
-                let second = second.map(|second| self.text(Some(second), row, &second_name));
-                self.encode(row, (&first, &first_name), second.transpose()?.as_deref())
-            };
-            let encoding = encode()?;
+            let text = self.text(first, row, &first_name)?;
+            let second = self.second(second, row, &second_name)?;
+            let told = |error| self.refusal(row, &first_name, second.is_some(), error);
+            if last.as_ref().is_none_or(|(last, _)| *last != text) {
+                let split = self.encoder.split_first(&text).map_err(told)?;
+                last = Some((text, split));
+            }
+            let Some((text, split)) = &last else { continue };
+            let encoding =
+                self.encoder.encode_split(text, split, second.as_deref()).map_err(told)?;
             self.check_holds(row, encoding.get_ids())?;
             encoded.push(encoding, self.encoder.keeps_places);
         }
@@ -223,12 +232,29 @@ impl InputSide for Texts {
         Ok(Prepared { parts, rows, tokens: Some(tokens) })
     }
 
-    fn is_heavy(&self) -> bool {
+    fn is_heavy(&self, _rows: usize) -> bool {
         true
     }
 
-    fn complete(&self, inputs: BoundInputs) -> BoundInputs {
-        self.inputs.complete(inputs)
+    fn rows_in_one_go(&self) -> usize {
+        self.inputs.fixed_rows().map_or(ROWS_IN_ONE_GO, |fixed| {
+            fixed.saturating_mul(ROWS_IN_ONE_GO.div_ceil(fixed.max(1)))
+        })
+    }
+
+    fn shapes_vary(&self) -> bool {
+        true
+    }
+
+    fn complete(&self, inputs: BoundInputs) -> Result<BoundInputs, TransformError> {
+        let ids = self.inputs.ids(&inputs);
+        let tokens = ids.and_then(|ids| ids.shape().get(1).copied()).unwrap_or(0);
+        if tokens > self.encoder.max_tokens {
+            let allowed = self.encoder.max_tokens;
+            let problem = format!("has rows of {tokens} tokens, and {allowed} are allowed");
+            return Err(TransformError::Input { field: Name::const_new(IDS), problem });
+        }
+        Ok(self.inputs.complete(inputs))
     }
 
     fn completes(&self, index: usize) -> bool {
@@ -281,28 +307,41 @@ impl Texts {
         })
     }
 
-    fn encode(
+    /// Returns a row's second text. An empty one beside `text` is none: rows that have one and rows that
+    /// do not come in one tensor.
+    fn second<'t>(
+        &self,
+        strings: Option<&'t Strings>,
+        row: usize,
+        name: &Name,
+    ) -> Result<Option<Cow<'t, str>>, TransformError> {
+        let is_empty = |strings: &Strings| strings.get(row).is_none_or(<[u8]>::is_empty);
+        match strings {
+            None => Ok(None),
+            Some(strings) if self.form == Form::MaybePair && is_empty(strings) => Ok(None),
+            strings => self.text(strings, row, name).map(Some),
+        }
+    }
+
+    fn refusal(
         &self,
         row: usize,
-        (first, first_name): (&str, &Name),
-        second: Option<&str>,
-    ) -> Result<tokenizers::Encoding, TransformError> {
-        self.encoder.encode(first, second).map_err(|error| {
-            let problem = match error {
-                EncodeError::TooMany { tokens, allowed } if second.is_some() => {
-                    let (_, second_name) = self.form.names();
-                    format!(
-                        "has {tokens} tokens together with '{second_name}', and {allowed} are allowed"
-                    )
-                }
-                EncodeError::TooMany { tokens, allowed } => {
-                    format!("has {tokens} tokens, and {allowed} are allowed")
-                }
-                EncodeError::None => "has no tokens".to_owned(),
-                EncodeError::Tokenizer(text) => format!("cannot be split into tokens: {text}"),
-            };
-            TransformError::Row { row, field: first_name.clone(), problem }
-        })
+        field: &Name,
+        is_pair: bool,
+        error: EncodeError,
+    ) -> TransformError {
+        let problem = match error {
+            EncodeError::TooMany { tokens, allowed } if is_pair => {
+                let (_, second) = self.form.names();
+                format!("has {tokens} tokens together with '{second}', and {allowed} are allowed")
+            }
+            EncodeError::TooMany { tokens, allowed } => {
+                format!("has {tokens} tokens, and {allowed} are allowed")
+            }
+            EncodeError::None => "has no tokens".to_owned(),
+            EncodeError::Tokenizer(text) => format!("cannot be split into tokens: {text}"),
+        };
+        TransformError::Row { row, field: field.clone(), problem }
     }
 
     fn check_holds(&self, row: usize, ids: &[u32]) -> Result<(), TransformError> {

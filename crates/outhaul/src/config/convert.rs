@@ -69,7 +69,8 @@ pub(super) fn models(value: &Value) -> Result<BTreeSet<ModelName>, Rule> {
 /// The name of one model.
 pub(super) fn model(value: &Value) -> Result<Option<ModelName>, Rule> {
     let name = value.text().and_then(|text| ModelName::new(text).ok());
-    name.map(Some).ok_or_else(|| Rule::new("must be a model's name", "leave it out for the only one"))
+    name.map(Some)
+        .ok_or_else(|| Rule::new("must be a model's name", "leave it out for the only one"))
 }
 
 /// The most rows of a request.

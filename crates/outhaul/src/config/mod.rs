@@ -199,7 +199,11 @@ impl Config {
             drain_timeout: sources.take(&of::DRAIN_TIMEOUT, seconds(30), convert::drain_timeout),
             vertex_predict_route: sources.take(&of::VERTEX_PREDICT_ROUTE, None, convert::route),
             vertex_health_route: sources.take(&of::VERTEX_HEALTH_ROUTE, None, convert::route),
-            sagemaker_models_dir: sources.take(&of::SAGEMAKER_MODELS_DIR, None, convert::models_dir),
+            sagemaker_models_dir: sources.take(
+                &of::SAGEMAKER_MODELS_DIR,
+                None,
+                convert::models_dir,
+            ),
             log_format: sources.take(&of::LOG_FORMAT, LogFormat::Text, convert::log_format),
             log_level: sources.take(&of::LOG_LEVEL, "info".to_owned(), convert::log_level),
             log_requests: sources.take(&of::LOG_REQUESTS, false, convert::truth),

@@ -22,11 +22,7 @@ struct Told {
     read: fn(&str) -> Option<Value>,
 }
 
-const fn told(
-    variable: &'static str,
-    key: &'static str,
-    read: fn(&str) -> Option<Value>,
-) -> Told {
+const fn told(variable: &'static str, key: &'static str, read: fn(&str) -> Option<Value>) -> Told {
     Told { variable, key, read }
 }
 

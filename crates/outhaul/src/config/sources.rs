@@ -102,7 +102,9 @@ impl Sources {
             ALL.iter().map(|setting| setting.variable).chain(OTHER_VARIABLES).collect();
         let unknown = self.environment.keys().filter(|name| !known.contains(&name.as_str()));
         let close = |name: &&String| {
-            name.starts_with("OUTHAUL_") && !name.starts_with("OUTHAUL_SERVICE_") && !name.starts_with("OUTHAUL_PORT")
+            name.starts_with("OUTHAUL_")
+                && !name.starts_with("OUTHAUL_SERVICE_")
+                && !name.starts_with("OUTHAUL_PORT")
         };
         unknown
             .filter(close)

@@ -253,8 +253,10 @@ fn a_platform_tells_what_nobody_else_does() {
     assert_eq!(config.sagemaker_models_dir.value, Some(PathBuf::from("/opt/ml/models")));
     assert_eq!(
         problems(file, &[("AIP_HTTP_PORT", "http")]),
-        ["environment variable AIP_HTTP_PORT: \"0.0.0.0:http\": must be an IP address and a port; \
-          write 127.0.0.1:8080, a port alone for this machine only, or off"]
+        [
+            "environment variable AIP_HTTP_PORT: \"0.0.0.0:http\": must be an IP address and a port; \
+          write 127.0.0.1:8080, a port alone for this machine only, or off"
+        ]
     );
 }
 

@@ -108,7 +108,9 @@ fn write_string(out: &mut Vec<u8>, strings: &Strings, index: usize) {
 
 /// Writes a text, in quotes where it would not read back without.
 fn write_field(out: &mut Vec<u8>, text: &str) {
-    if !text.bytes().any(|byte| matches!(byte, b',' | b'"' | b'\n' | b'\r')) {
+    // Alone on its line, an empty field would be no line at all for most readers.
+    let is_plain = |byte| !matches!(byte, b',' | b'"' | b'\n' | b'\r');
+    if !text.is_empty() && text.bytes().all(is_plain) {
         return out.extend_from_slice(text.as_bytes());
     }
     out.push(b'"');

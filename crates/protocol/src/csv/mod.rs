@@ -110,8 +110,7 @@ impl<'b> Lines<'b> {
                 ReadRecordResult::OutputEndsFull => self.ends.resize(2 * self.ends.len(), 0),
                 // Told by an empty input that nothing follows, the reader ends the last record.
                 ReadRecordResult::InputEmpty => {}
-                ReadRecordResult::Record => break,
-                ReadRecordResult::End => break,
+                ReadRecordResult::Record | ReadRecordResult::End => break,
             }
         }
         self.count = ended;
@@ -202,7 +201,6 @@ fn width(spec: &TensorSpec) -> Option<Option<usize>> {
 
 /// The inputs while their lines are read.
 struct Table<'a> {
-    given: Given<'a>,
     inputs: Vec<Filling<'a>>,
     /// The input of each field, where there is a header.
     header: Option<Vec<usize>>,
@@ -220,13 +218,8 @@ impl<'a> Table<'a> {
         limits: &'a DecodeLimits,
     ) -> Result<Self, ProtocolError> {
         let only = given.signature.inputs.len() == 1;
-        let mut table = Table {
-            given,
-            inputs: Vec::new(),
-            header,
-            widths: Vec::new(),
-            empty_is_text: Vec::new(),
-        };
+        let (inputs, widths, empty_is_text) = (Vec::new(), Vec::new(), Vec::new());
+        let mut table = Table { inputs, header, widths, empty_is_text };
         for (spec, field) in given.inputs() {
             let filling = Filling::new(spec, field, rows, limits)?;
             match width(spec) {
@@ -298,7 +291,6 @@ impl<'a> Table<'a> {
     }
 
     fn finish(self, rows: usize) -> Result<Inputs, ProtocolError> {
-        debug_assert!(self.given.signature.inputs.len() == self.inputs.len());
         let tensors = self.inputs.into_iter().map(|input| input.finish(Some(rows)));
         tensors.filter_map(Result::transpose).collect()
     }

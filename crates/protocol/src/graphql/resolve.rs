@@ -232,8 +232,8 @@ impl Resolver<'_> {
                 versions().find(|facts| facts.labels.contains(&label.as_str()))
             }
             VersionChoice::Latest => {
-                let newest = versions().filter(|facts| facts.in_service).last();
-                newest.or_else(|| versions().last())
+                let newest = versions().rfind(|facts| facts.in_service);
+                newest.or_else(|| versions().next_back())
             }
         })
     }

@@ -256,6 +256,7 @@ fn texts() -> Vec<(&'static str, Shape)> {
         ),
         ("TextsResponse", list(object(best))),
         ("OpenaiError", object([must("error", openai_error)])),
+        ("ModelError", any_of([named("Error"), named("OpenaiError")])),
         ("TextsError", object([must("error", string()), must("error_type", string())])),
     ]
 }

@@ -50,7 +50,8 @@ pub fn document(described: &Described<'_>) -> Document {
     let Described { version, models, vertex } = *described;
     let description = "Predictions by models, in the words of several contracts: whichever a client \
         speaks, the models and their answers are the same. A row is an object by input name; a picture \
-        is Base64; a missing value is null.";
+        is Base64; a missing value is null. Floats that are no numbers are written NaN, Infinity and \
+        -Infinity, as Python's json reads them.";
     let info =
         InfoBuilder::new().title("Outhaul").version(version).description(Some(description)).build();
     let mut components = ComponentsBuilder::new();

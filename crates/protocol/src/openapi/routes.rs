@@ -241,6 +241,8 @@ impl Route {
             SAGEMAKER => "SagemakerError",
             AZURE | VERTEX => "CloudError",
             GRAPHQL => "GraphqlResponse",
+            // OpenAI's clients read a missing model there, TensorFlow Serving's everything else.
+            TENSORFLOW if matches!(self.gives, Gives::Json("ModelStatus")) => "ModelError",
             _ => "Error",
         }
     }

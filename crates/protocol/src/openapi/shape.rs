@@ -145,22 +145,22 @@ fn members_of<'a>(
 
 /// Says what it is.
 pub(super) fn described(shape: Shape, text: &str) -> Shape {
-    let text = Some(text.to_owned());
+    let text = text.to_owned();
     match shape {
         RefOr::T(Schema::Object(mut object)) => {
-            object.description = text;
+            object.description = Some(text);
             RefOr::T(Schema::Object(object))
         }
         RefOr::T(Schema::Array(mut array)) => {
-            array.description = text;
+            array.description = Some(text);
             RefOr::T(Schema::Array(array))
         }
         RefOr::T(Schema::AnyOf(mut any)) => {
-            any.description = text;
+            any.description = Some(text);
             RefOr::T(Schema::AnyOf(any))
         }
         RefOr::Ref(mut reference) => {
-            reference.description = text.unwrap_or_default();
+            reference.description = text;
             RefOr::Ref(reference)
         }
         other => other,

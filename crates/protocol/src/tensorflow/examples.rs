@@ -6,7 +6,7 @@ use outhaul_types::{InferResponse, Name, RequestedOutput};
 
 use super::{Verb, field, problem};
 use crate::oip::encode::{write_float, write_string};
-use crate::rows::{Inputs, JsonValue, RowError, decode_instances, takes_one_value};
+use crate::rows::{Inputs, JsonValue, RowError, check_rows, decode_instances, takes_one_value};
 use crate::tensorflow_grpc::{Classes, Form, TensorFlowError, Value};
 use crate::{DecodeLimits, ProtocolError, Schema};
 
@@ -102,12 +102,19 @@ pub(super) fn decode_examples(
             return Err(field("context", format!("must be an object, got {}", other.kind())));
         }
     };
+    check_rows(examples.len(), limits)?;
+    check_context(context, examples.len(), schema)?;
     let mut rows = Vec::with_capacity(examples.len());
     for (row, example) in examples.iter().enumerate() {
         let JsonValue::Object(features) = example else {
             let problem = format!("must be an object, got {}", example.kind());
             return Err(RowError::of_row(row, problem).into());
         };
+        let most = schema.signature.inputs.len();
+        if let Some((name, _)) = features.get(most) {
+            let problem = format!("has more than {most} features, among them '{name}'");
+            return Err(RowError::of_row(row, problem).into());
+        }
         let shared = context.iter().filter(|(name, _)| features.iter().all(|(own, _)| own != name));
         let all = features.iter().chain(shared);
         rows.push(JsonValue::Object(all.map(|feature| unwrapped(feature, schema)).collect()));
@@ -115,6 +122,46 @@ pub(super) fn decode_examples(
     let rows = JsonValue::List(rows.into());
     let count = examples.len();
     Ok((decode_instances(&rows, schema, limits)?, count))
+}
+
+/// The most values that the context may come to once each example has its own copy.
+const MOST_SHARED: usize = 1 << 20;
+
+/// Checks what every example will get a copy of, before it gets one.
+fn check_context(
+    context: &[(Cow<'_, str>, JsonValue<'_>)],
+    examples: usize,
+    schema: &Schema<'_>,
+) -> Result<(), ProtocolError> {
+    for (name, value) in context {
+        if schema.signature.input_index(name).is_none() {
+            let problem = format!("has the feature '{name}', which the model does not take");
+            return Err(field("context", problem));
+        }
+        let values = match value {
+            JsonValue::List(items) => items.len(),
+            _ => 1,
+        };
+        let nested = is_nested(value) && !matches!(value, JsonValue::List(_))
+            || matches!(value, JsonValue::List(items) if items.iter().any(is_nested));
+        if nested || values.saturating_mul(examples) > MOST_SHARED {
+            let problem = format!(
+                "has {values} values of '{name}' for each of {examples} examples: write them into \
+                 the examples"
+            );
+            return Err(field("context", problem));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a value holds others, but for `{"b64": ...}`.
+fn is_nested(value: &JsonValue<'_>) -> bool {
+    match value {
+        JsonValue::List(_) => true,
+        JsonValue::Object(members) => members.iter().any(|(name, _)| name != "b64"),
+        _ => false,
+    }
 }
 
 /// Returns a feature, its list taken off where the model takes one value: features are lists.

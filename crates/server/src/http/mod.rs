@@ -58,6 +58,14 @@ use crate::App;
 struct Shared {
     app: Arc<App>,
     config: HttpConfig,
+    /// Held while SageMaker's models come or go: what one call began, no other takes back.
+    adding: tokio::sync::Mutex<()>,
+}
+
+impl Shared {
+    fn new(app: Arc<App>, config: HttpConfig) -> Self {
+        Shared { app, config, adding: tokio::sync::Mutex::default() }
+    }
 }
 
 /// Why the listener cannot serve.
@@ -84,12 +92,12 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     config.validate()?;
-    connection::serve(listener, Arc::new(Shared { app, config }), shutdown).await;
+    connection::serve(listener, Arc::new(Shared::new(app, config)), shutdown).await;
     Ok(())
 }
 
 /// Returns all paths as an axum router, for tests and for programs that embed them. The limits of
 /// connections are [`serve`]'s and do not hold here; those of bodies do.
 pub fn router(app: Arc<App>, config: HttpConfig) -> axum::Router {
-    routes::routes(Arc::new(Shared { app, config }))
+    routes::routes(Arc::new(Shared::new(app, config)))
 }

@@ -252,10 +252,24 @@ async fn load(shared: &Shared, wanted: AddModel, id: &str) -> Result<(), Failure
     let added = added(router)?;
     let AddModel { name, url } = wanted;
     let model = ModelName::new(&name).map_err(|error| Failure::bad_request(error.to_string()))?;
-    let is_known = router.models().iter().any(|status| status.name == model);
-    if is_known && added.folder_of(&name).is_none() {
+    let _adding = shared.adding.lock().await;
+    let standings = || {
+        let own = router.models().into_iter().filter(|status| status.name == model);
+        own.map(|status| status.standing)
+    };
+    let is_there =
+        |standing| matches!(standing, Standing::Ready | Standing::Dormant | Standing::Loading);
+    if standings().any(is_there) {
         let message = format!("model '{name}' is there already");
         return Err(Failure::new(StatusCode::CONFLICT, message));
+    }
+    // What is on the list and does not answer was unloaded by other means.
+    let was_added = added.remove(&name).is_some();
+    if standings().next().is_some() && !was_added {
+        return Err(Failure::bad_request(format!(
+            "model '{name}' belongs to this server and is not loaded: load it with POST \
+             /v2/repository/models/{name}/load, or choose another name"
+        )));
     }
     let folder = Path::new(url.strip_prefix("file://").unwrap_or(&url));
     added.add(model, folder).map_err(|error| refused(&error))?;
@@ -324,6 +338,7 @@ async fn remove(State(shared): App, ModelPath(name): ModelPath, asked: Asked) ->
 
 async fn unload(shared: &Shared, name: &str, id: &str) -> Result<(), Failure> {
     let router = shared.app.router();
+    let _adding = shared.adding.lock().await;
     let is_added = router.added().is_some_and(|added| added.folder_of(name).is_some());
     if !is_added && !served(router).iter().any(|model| model.name == name) {
         return Err(not_loaded(name));

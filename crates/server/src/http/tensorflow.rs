@@ -50,7 +50,7 @@ async fn predict(
 
 impl Prediction {
     fn path(&self) -> Result<&Path<Verb>, Failure> {
-        self.0.as_ref().map_err(|error| refused(error))
+        self.0.as_ref().map_err(refused)
     }
 }
 

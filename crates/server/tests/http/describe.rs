@@ -92,9 +92,20 @@ async fn a_browser_gets_a_page() {
     let page = client.get("/", "accept: text/html,application/xhtml+xml,*/*;q=0.8\r\n").await;
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
     let page = String::from_utf8(page.body).unwrap();
-    assert!(page.contains("<td>echo</td>"), "{page}");
+    assert!(page.contains(r#"<a href="/try/echo/versions/1">echo</a>"#), "{page}");
     assert!(page.contains("its file is &lt;damaged&gt;"), "{page}");
-    assert!(!page.contains("<script"), "{page}");
+    let policy = "default-src 'none'; ";
+    let asked = client.get("/try/echo", "").await;
+    assert!(asked.header("content-security-policy").unwrap().starts_with(policy));
+    let asked = String::from_utf8(asked.body).unwrap();
+    assert!(asked.contains("/v1/models/echo/versions/1:predict"), "{asked}");
+    for path in ["/assets/style.css", "/assets/list.js", "/assets/try.js"] {
+        assert!(page.contains(path) || asked.contains(path), "{path} is used");
+        assert_eq!(client.get(path, "").await.status, 200, "{path}");
+    }
+    let missing = client.get("/try/nothing", "").await;
+    assert_eq!(missing.status, 404);
+    assert!(String::from_utf8(missing.body).unwrap().contains("nothing"));
 }
 
 #[tokio::test]

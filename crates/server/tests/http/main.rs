@@ -14,8 +14,8 @@ mod lifecycle;
 mod limits;
 #[path = "../shared/models.rs"]
 mod models;
-mod openapi;
 mod openai;
+mod openapi;
 mod predict;
 mod repository;
 mod sagemaker;

@@ -14,38 +14,48 @@ use super::exif::Orientation;
 const MAX_SCANS: usize = 64;
 
 pub(super) fn decode(file: &[u8], max_pixels: u64) -> Result<(Picture, Orientation), Refused> {
-    let damaged = |error| Format::Jpeg.damaged(error);
-    // Cameras leave filling between headers; in the data nothing is forgiven, or what is missing
-    // would come out grey.
-    let options = DecoderOptions::default()
-        .set_strict_mode(false)
-        .set_max_width(MAX_SIDE as usize)
-        .set_max_height(MAX_SIDE as usize)
-        .jpeg_set_max_scans(MAX_SCANS);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(file), options);
-    decoder.decode_headers().map_err(damaged)?;
-    let (Some(info), Some(colors)) = (decoder.info(), decoder.input_colorspace()) else {
-        return Err(Format::Jpeg.damaged("it has no header"));
+    // Four bytes a pixel are faster to write and to resize than three. The decoder gives the fourth
+    // for the usual colours alone, and chooses its ways when it reads the headers.
+    let mut decoder = headers(file, ColorSpace::RGBA)?;
+    let (colors, channels) = match decoder.input_colorspace() {
+        Some(ColorSpace::YCbCr) => (ColorSpace::RGBA, 4),
+        Some(ColorSpace::Luma) => (ColorSpace::Luma, 1),
+        _ => {
+            decoder = headers(file, ColorSpace::RGB)?;
+            (ColorSpace::RGB, 3)
+        }
     };
-    let size = Size { width: info.width.into(), height: info.height.into() };
+    let (width, height) = decoder.dimensions().unwrap_or_default();
+    let sides = (u32::try_from(width), u32::try_from(height));
+    let (Ok(width), Ok(height)) = sides else {
+        return Err(Format::Jpeg.damaged("it has no size"));
+    };
+    let size = Size { width, height };
     let data = entropy_coded(file).ok_or(Refused::CutOff { format: Format::Jpeg })?;
     // One bit a block: the shortest code of a Huffman table, for the block's mean alone.
     let data = Data { bytes: data.len(), least_bits: size.squares(8) };
     Format::Jpeg.measure(size, max_pixels, data)?;
 
-    // Four bytes a pixel are faster to write and to resize than three. The decoder gives the fourth
-    // for the usual colours alone.
-    let (colors, channels) = match colors {
-        ColorSpace::Luma => (ColorSpace::Luma, 1),
-        ColorSpace::YCbCr => (ColorSpace::RGBA, 4),
-        _ => (ColorSpace::RGB, 3),
-    };
     let orientation = decoder.exif().map(|exif| Orientation::of(exif)).unwrap_or_default();
-    decoder.set_options(options.set_strict_mode(true).jpeg_set_out_colorspace(colors));
+    // In the data nothing is forgiven, or what is missing would come out grey.
+    let options = decoder.options().set_strict_mode(true).jpeg_set_out_colorspace(colors);
+    decoder.set_options(options);
     let mut pixels = vec![0; size.pixels() as usize * channels];
-    decoder.decode_into(&mut pixels).map_err(damaged)?;
-    let Size { width, height } = size;
+    decoder.decode_into(&mut pixels).map_err(|error| Format::Jpeg.damaged(error))?;
     Ok((Picture { width, height, channels, pixels }, orientation))
+}
+
+/// Reads everything before the data. Cameras leave filling between headers, which is skipped.
+fn headers(file: &[u8], colors: ColorSpace) -> Result<JpegDecoder<ZCursor<&[u8]>>, Refused> {
+    let options = DecoderOptions::default()
+        .set_strict_mode(false)
+        .set_max_width(MAX_SIDE as usize)
+        .set_max_height(MAX_SIDE as usize)
+        .jpeg_set_max_scans(MAX_SCANS)
+        .jpeg_set_out_colorspace(colors);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(file), options);
+    decoder.decode_headers().map_err(|error| Format::Jpeg.damaged(error))?;
+    Ok(decoder)
 }
 
 /// Returns what lies between the first start of a scan and the last end of an image; `None` where one

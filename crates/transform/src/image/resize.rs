@@ -79,27 +79,17 @@ fn half_to_even(length: u64) -> u64 {
     half + (length & half & 1)
 }
 
-/// Resizes one picture after the other, keeping the memory it works in.
+/// Resizes one picture after the other.
 pub(super) struct Resizing {
-    geometry: Geometry,
-    filter: Option<FilterType>,
-    max_pixels: u64,
-    resizer: Resizer,
+    pub(super) geometry: Geometry,
+    pub(super) filter: ResizeFilter,
+    /// The most pixels that a picture may have between the two directions.
+    pub(super) max_pixels: u64,
+    /// Keeps the memory it works in.
+    pub(super) resizer: Resizer,
 }
 
 impl Resizing {
-    pub(super) fn new(geometry: Geometry, filter: ResizeFilter, max_pixels: u64) -> Self {
-        let filter = match filter {
-            ResizeFilter::Nearest => None,
-            ResizeFilter::Box => Some(FilterType::Box),
-            ResizeFilter::Bilinear => Some(FilterType::Bilinear),
-            ResizeFilter::Hamming => Some(FilterType::Hamming),
-            ResizeFilter::Bicubic => Some(FilterType::CatmullRom),
-            ResizeFilter::Lanczos => Some(FilterType::Lanczos3),
-        };
-        Resizing { geometry, filter, max_pixels, resizer: Resizer::new() }
-    }
-
     /// Returns the picture in the geometry's size.
     pub(super) fn apply(&mut self, picture: Picture) -> Result<Picture, Refused> {
         let frame = self.geometry.frame(&picture)?;
@@ -115,7 +105,7 @@ impl Resizing {
             let what = "is too long and narrow to be resized".to_owned();
             return Err(Refused::Misfit { width: picture.width, height: picture.height, what });
         }
-        let pixels = match self.filter {
+        let pixels = match convolution(self.filter) {
             None => nearest(&picture, &frame, self.geometry),
             Some(filter) => self.convolved(&picture, &frame, filter)?,
         };
@@ -206,6 +196,18 @@ impl Frame {
     }
 }
 
+/// Returns what weighs the pixels, `None` where one is taken as it is.
+fn convolution(filter: ResizeFilter) -> Option<FilterType> {
+    match filter {
+        ResizeFilter::Nearest => None,
+        ResizeFilter::Box => Some(FilterType::Box),
+        ResizeFilter::Bilinear => Some(FilterType::Bilinear),
+        ResizeFilter::Hamming => Some(FilterType::Hamming),
+        ResizeFilter::Bicubic => Some(FilterType::CatmullRom),
+        ResizeFilter::Lanczos => Some(FilterType::Lanczos3),
+    }
+}
+
 fn nearest(picture: &Picture, frame: &Frame, geometry: Geometry) -> Vec<u8> {
     let (height, width) = geometry.size();
     let (channels, stride) = (picture.channels, picture.width as usize * picture.channels);
@@ -270,7 +272,8 @@ mod tests {
         let exact = Resize::Exact { height: side(64), width: side(64) };
         let geometry = Geometry::new(exact, None).unwrap();
         for filter in [ResizeFilter::Lanczos, ResizeFilter::Nearest] {
-            let mut resizing = Resizing::new(geometry, filter, 10_000);
+            let resizer = Resizer::new();
+            let mut resizing = Resizing { geometry, filter, max_pixels: 10_000, resizer };
             for (width, height) in [(1000, 1), (1, 1000)] {
                 let error = resizing.apply(picture(width, height)).unwrap_err();
                 let expected = format!(

@@ -27,6 +27,14 @@ pub(super) struct Encoder {
     pub(super) bert: Option<BertRules>,
 }
 
+/// A first text without special tokens.
+pub(super) struct Split {
+    /// No longer than a row may be, where longer texts are cut.
+    encoding: Encoding,
+    /// The tokens that it had before that.
+    length: usize,
+}
+
 /// Why a text gives no encoding.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum EncodeError {
@@ -39,12 +47,32 @@ pub(super) enum EncodeError {
 }
 
 impl Encoder {
+    /// Splits the first text of a row, which may be that of the next row too.
+    pub(super) fn split_first(&self, text: &str) -> Result<Split, EncodeError> {
+        let mut encoding = self.split(text, 0)?;
+        let length = encoding.len();
+        // More is never kept; what `kept` decides by is the whole length.
+        self.cut(&mut encoding, self.max_tokens);
+        Ok(Split { encoding, length })
+    }
+
     /// Encodes one text, or two as a pair.
+    #[cfg(test)]
     pub(super) fn encode(&self, text: &str, pair: Option<&str>) -> Result<Encoding, EncodeError> {
+        self.encode_split(text, &self.split_first(text)?, pair)
+    }
+
+    /// Encodes one text, or two as a pair. `split` is what [`Encoder::split_first`] gave for the text.
+    pub(super) fn encode_split(
+        &self,
+        text: &str,
+        split: &Split,
+        pair: Option<&str>,
+    ) -> Result<Encoding, EncodeError> {
         let added = added_tokens(&self.tokenizer, pair.is_some());
-        let mut first = self.split(text, 0)?;
+        let mut first = split.encoding.clone();
         let mut second = pair.map(|pair| self.split(pair, 1)).transpose()?;
-        let lengths = (first.len(), second.as_ref().map(Encoding::len));
+        let lengths = (split.length, second.as_ref().map(Encoding::len));
         match self.truncation {
             Truncation::Refuse => {
                 let tokens = lengths.0 + lengths.1.unwrap_or(0) + added;

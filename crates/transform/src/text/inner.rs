@@ -19,6 +19,8 @@ pub(super) struct TokenInputs {
     types: Option<Slot>,
     /// The tokens of every row, where the model's file fixes them.
     fixed: Option<usize>,
+    /// The rows of every run, where the model's file fixes them.
+    fixed_rows: Option<usize>,
     /// The id that padding is made of.
     pad: u32,
 }
@@ -61,7 +63,25 @@ impl TokenInputs {
         }
         // Where a mask tells padding apart, its id is of no consequence.
         let pad = pad.unwrap_or(0);
-        Ok(TokenInputs { count: inner.inputs.len(), ids, mask, types, fixed, pad })
+        let fixed_rows = match &inner.inputs[ids.index].shape {
+            ShapePattern::Ranked(dimensions) => dimensions.first().and_then(|rows| rows.size()),
+            ShapePattern::AnyRank => None,
+        };
+        if fixed_rows == Some(0) {
+            return Err(unfit(&inner.inputs[ids.index], "has no rows"));
+        }
+        let count = inner.inputs.len();
+        Ok(TokenInputs { count, ids, mask, types, fixed, fixed_rows, pad })
+    }
+
+    /// The rows of every run, where the model's file fixes them.
+    pub(super) fn fixed_rows(&self) -> Option<usize> {
+        self.fixed_rows
+    }
+
+    /// Returns the token ids that a caller gave.
+    pub(super) fn ids<'i>(&self, inputs: &'i BoundInputs) -> Option<&'i Tensor> {
+        inputs.get(self.ids.index)?.as_ref()
     }
 
     /// The tokens of every row, where the model's file fixes them.

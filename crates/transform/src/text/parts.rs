@@ -78,6 +78,10 @@ impl Rows {
     }
 }
 
+/// The most tokens, padding included, of rows that go to a model in one piece because the caller asks
+/// for its own tensors: a model of 1024 dimensions makes half a gigabyte of them.
+const MAX_TOKENS_TOGETHER: usize = 1 << 17;
+
 /// Parts rows as `grouping` says. Rows are filled up to the length that the model's file fixes, else to
 /// the longest of their part, which for [`Grouping::Equal`] is no filling at all.
 ///
@@ -105,8 +109,46 @@ pub(super) fn parts(
         );
         return Err(TransformError::Input { field: TEXT, problem });
     }
-    let groups = groups(&lengths, grouping);
+    let longest = lengths.iter().max().copied().unwrap_or(0);
+    if grouping == Grouping::Together && lengths.len().saturating_mul(longest) > MAX_TOKENS_TOGETHER
+    {
+        let problem = format!(
+            "has {} rows of which the longest has {longest} tokens; as tensors of one shape that is \
+             more than {MAX_TOKENS_TOGETHER}: ask for fewer rows at once",
+            lengths.len()
+        );
+        return Err(TransformError::Input { field: TEXT, problem });
+    }
+    let groups = match inputs.fixed_rows() {
+        None => groups(&lengths, grouping),
+        Some(fixed) if lengths.len().is_multiple_of(fixed) => of_fixed_rows(&lengths, fixed)?,
+        Some(fixed) => {
+            let rows = lengths.len();
+            let problem = format!("has {rows} rows where the model takes {fixed} at once");
+            return Err(TransformError::Input { field: TEXT, problem });
+        }
+    };
     Ok(groups.into_iter().map(|group| rows.part(group, inputs)).collect())
+}
+
+/// Parts rows for a model that takes so many at once. They are filled up where its file fixes their
+/// length, and have to be of one length where it does not.
+fn of_fixed_rows(lengths: &[usize], fixed: usize) -> Result<Vec<Vec<usize>>, TransformError> {
+    let order: Vec<usize> = (0..lengths.len()).collect();
+    let groups: Vec<Vec<usize>> = order.chunks(fixed).map(<[usize]>::to_vec).collect();
+    let differs = |group: &&Vec<usize>| group.iter().any(|&row| lengths[row] != lengths[group[0]]);
+    match groups.iter().find(differs) {
+        None => Ok(groups),
+        Some(group) => {
+            let problem = format!(
+                "has rows of different lengths (row {} and the {} after it), and the model takes \
+                 {fixed} rows of one length at once",
+                group[0],
+                fixed - 1
+            );
+            Err(TransformError::Input { field: TEXT, problem })
+        }
+    }
 }
 
 /// Parts rows of these lengths; each row is in exactly one group, and the rows of a group are in order.

@@ -248,7 +248,7 @@ fn a_text_without_a_mask_is_refused_before_the_model_runs() {
         assert_eq!(error.to_string(), format!("row 1: 'text' has no mask token {mask}"));
         // A caller's own ids are looked at afterwards.
         let ids = Tensor::from_vec([1, 2], vec![7_i64, 8]).unwrap();
-        let inner = transform.adopt([Some(ids), None].into_iter().collect());
+        let inner = transform.adopt([Some(ids), None].into_iter().collect()).unwrap();
         let part = crate::Part { inputs: inner, rows: vec![5], encodings: Vec::new() };
         let logits = Tensor::from_vec([1, 2, 10], vec![0.0_f32; 20]).unwrap();
         let error = transform.finish(&part, &[logits]).unwrap_err();

@@ -328,15 +328,15 @@ fn the_models_own_inputs_are_completed() {
     let ones = Tensor::from_vec([2, 2], vec![1_i64; 4]).unwrap();
     let zeros = Tensor::from_vec([2, 2], vec![0_i32; 4]).unwrap();
     let inputs: BoundInputs = [Some(ids.clone()), None, None].into_iter().collect();
-    let completed = transform.adopt(inputs);
+    let completed = transform.adopt(inputs).unwrap();
     assert_eq!(completed.as_slice(), [Some(ids.clone()), Some(ones), Some(zeros.clone())]);
     // What the caller gave stays.
     let mask = Tensor::from_vec([2, 2], vec![1_i64, 0, 1, 1]).unwrap();
     let inputs: BoundInputs = [Some(ids.clone()), Some(mask.clone()), None].into_iter().collect();
-    let completed = transform.adopt(inputs);
+    let completed = transform.adopt(inputs).unwrap();
     assert_eq!(completed.as_slice(), [Some(ids), Some(mask), Some(zeros)]);
     let nothing: BoundInputs = [None, None, None].into_iter().collect();
-    assert_eq!(transform.adopt(nothing.clone()), nothing);
+    assert_eq!(transform.adopt(nothing.clone()).unwrap(), nothing);
 }
 
 #[test]

@@ -40,6 +40,8 @@
   function number(field, name) {
     const text = field.value.trim();
     if (text === "" || !Number.isFinite(Number(text))) throw new Missing(`${name} needs a number`, field);
+    // JavaScript has no whole numbers beyond this; sent on, it would be another one.
+    if (/^[-+]?\d+$/.test(text) && !Number.isSafeInteger(Number(text))) throw new Missing(`${name} is too large for this page: use the code below`, field);
     return Number(text);
   }
 
@@ -48,7 +50,7 @@
     const optional = "optional" in input.dataset;
     const field = input.querySelector("textarea, input, select");
     switch (kind) {
-      case "text": return field.value;
+      case "text": return optional && field.value === "" ? undefined : field.value;
       case "number": return optional && field.value.trim() === "" ? undefined : number(field, name);
       case "numbers": return Array.from(input.querySelectorAll("input"), (one, index) => number(one, `${name}[${index}]`));
       case "boolean": return field.value === "" ? undefined : field.value === "true";
@@ -304,7 +306,11 @@
       const received = await fetch(model.path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(sent) });
       const text = await received.text(), total = performance.now() - begun;
       let parsed;
-      try { parsed = JSON.parse(text); } catch { parsed = { error: text || received.statusText }; }
+      try { parsed = JSON.parse(text); } catch {
+        // NaN and Infinity are no JSON; such an answer is shown as it came.
+        if (received.ok) { answer.replaceChildren(element("pre", text.slice(0, 20000))); split(received.headers.get("Server-Timing"), total); return; }
+        parsed = { error: text || received.statusText };
+      }
       if (!received.ok) return complain(typeof parsed.error === "string" ? parsed.error : JSON.stringify(parsed.error));
       draw(parsed, model.rows ? sent.instances : [sent.inputs]);
       split(received.headers.get("Server-Timing"), total);

@@ -161,7 +161,8 @@ fn a_contradiction_is_named_by_its_key() {
         Case(
             ImageInput { resize: exact(65_536, 65_536), ..usual() },
             open(),
-            "transform.input.resize gives 65536 x 65536 pixels, more than a request may hold",
+            "transform.input.resize gives 65536 x 65536 pixels, of which 1 would be a tensor of more \
+             than 268435456 bytes",
         ),
         Case(
             ImageInput { scale: 0.0, ..usual() },

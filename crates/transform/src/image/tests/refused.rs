@@ -198,17 +198,22 @@ fn what_cannot_be_cut_out_names_its_row() {
 }
 
 #[test]
-fn small_files_cannot_become_gigabytes_of_tensors() {
-    let spec = ImageInput::default();
-    let inner = model(DataType::Fp32, &[None, Some(3), Some(1024), Some(1024)]);
-    let picture = file("png_1bit.png");
-    let files: Vec<&[u8]> = vec![&picture; 86];
-    let error = prepare(&spec, &inner, &files, Grouping::Alone).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "'image' has 86 pictures, and one request may hold 85 where a model takes them as 1024 x \
-         1024"
-    );
+fn small_files_do_not_become_gigabytes_of_tensors_at_once() {
+    // The rows that the model's file fixes, the side of its pictures, and what is prepared in one go.
+    let cases = [
+        (None, 224, 16),
+        (Some(1), 224, 16),
+        (Some(3), 224, 15),
+        (Some(20), 224, 20),
+        (None, 2048, 5),
+        (Some(2), 2048, 4),
+        (None, 4096, 1),
+    ];
+    for (batch, pixels, expected) in cases {
+        let inner = model(DataType::Fp32, &[batch, Some(3), Some(pixels), Some(pixels)]);
+        let side = ImageSide::build(&ImageInput::default(), &inner).unwrap().side;
+        assert_eq!(side.rows_in_one_go(), expected, "{batch:?} of {pixels} x {pixels}");
+    }
 }
 
 /// Pictures small enough to be decoded thousands of times.

@@ -73,7 +73,8 @@ fn rows_share_parts_as_they_may() {
     let files = colors.map(|color| two_pixels([color; 2]));
     let files: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
     let most = |most| Grouping::Equal(NonZeroUsize::new(most).unwrap());
-    let cases: [(Option<usize>, Grouping, &[&[usize]]); 6] = [
+    type Case = (Option<usize>, Grouping, &'static [&'static [usize]]);
+    let cases: [Case; 6] = [
         (None, Grouping::Alone, &[&[0], &[1], &[2], &[3], &[4]]),
         (None, most(2), &[&[0, 1], &[2, 3], &[4]]),
         (None, most(5), &[&[0, 1, 2, 3, 4]]),
