@@ -5,6 +5,8 @@ from gql import Client, GraphQLRequest, gql
 from gql.transport.aiohttp import AIOHTTPTransport
 from gql.transport.exceptions import TransportQueryError
 from graphql import GraphQLError, GraphQLInputObjectType, GraphQLList, build_schema, get_named_type, print_schema
+from selenium.webdriver.common.keys import Keys
+from test_pages import answer, browser, one, until  # noqa: F401 (browser is a fixture)
 
 SETOSA = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
 
@@ -87,3 +89,15 @@ def test_queries_are_counted_under_their_own_contract(graphql, server):
     ask(graphql, "{ server { name } }")
     after = server.metric("outhaul_call_duration_seconds_count", contract="graphql")
     assert after > before
+
+
+def test_a_browser_tries_a_query(browser, server):  # noqa: F811
+    browser.get(f"http://{server.http}/graphql")
+    query = one(browser, "#query")
+    query.clear()
+    query.send_keys("query($r: [IrisRow!]!) { predict { iris(rows: $r) { rows { label } } } }")
+    variables = one(browser, "#variables")
+    variables.clear()
+    variables.send_keys('{"r": [{"X": [5.1, 3.5, 1.4, 0.2]}]}', Keys.CONTROL, Keys.ENTER)
+    until(browser, lambda: '"label": 0' in answer(browser), "the answer to be shown")
+    assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]

@@ -5,6 +5,9 @@ import json
 import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from test_pages import browser, one, start, until  # noqa: F401 (browser is a fixture)
 
 
 @pytest.fixture(scope="module", name="document")
@@ -99,3 +102,34 @@ def test_the_page_is_made_of_the_document(document, server):
         assert f"<code>{path}</code>" in page and f'id="{operation["operationId"]}"' in page, path
     for name in document["components"]["schemas"]:
         assert f'id="schema-{name}"' in page, name
+
+
+def test_the_page_is_searched_and_read_by_keyboard(browser, server):  # noqa: F811
+    browser.get(f"http://{server.http}/docs")
+    shown = lambda: [entry.get_attribute("id") for entry in browser.find_elements(By.CSS_SELECTOR, "[data-entry]:not([hidden])")]
+    everything = len(shown())
+    one(browser, "body").send_keys("/")
+    browser.switch_to.active_element.send_keys("flowers predict")
+    until(browser, lambda: "predict_flowers" in shown() and len(shown()) < everything / 4, "the entries to be filtered")
+    assert "live" not in shown() and f"of {everything}" in one(browser, "#found").text
+    one(browser, "#predict_flowers summary").send_keys(Keys.ENTER)
+    call = until(browser, lambda: one(browser, "#predict_flowers [data-call]").text, "the operation to open")
+    assert call.startswith(f"curl -s 'http://{server.http}/v1/models/flowers:predict'")
+    one(browser, "#search").send_keys(Keys.ESCAPE)
+    until(browser, lambda: len(shown()) == everything, "everything to be there again")
+    browser.get(f"http://{server.http}/docs#schema-flowers_Row")
+    until(browser, lambda: one(browser, "#schema-flowers_Row").get_attribute("open"), "the linked schema to open")
+    problems = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert not problems
+
+
+def test_the_page_fits_a_phone(server):
+    phone = start(500)
+    try:
+        # The narrowest that Chromium's window gets; the rest is by the page's own width.
+        phone.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True})
+        phone.get(f"http://{server.http}/docs#infer_flowers")
+        until(phone, lambda: one(phone, "#infer_flowers").get_attribute("open"), "the operation to open")
+        assert phone.execute_script("return document.documentElement.scrollWidth") <= 360
+    finally:
+        phone.quit()

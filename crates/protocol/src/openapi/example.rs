@@ -30,8 +30,9 @@ pub fn sample_rows(model: &Schema<'_>) -> Option<Value> {
 /// Returns the tensors of rows, or `None` where they are not what the model takes.
 fn tensors(model: &Schema<'_>, rows: &str) -> Option<Vec<NamedTensor>> {
     let rows = parse_json(rows.as_bytes()).ok()?;
-    let inputs = decode_instances(&rows, model, &DecodeLimits::default()).ok()?;
-    Some(inputs.into_vec())
+    let inputs = decode_instances(&rows, model, &DecodeLimits::default()).ok()?.into_vec();
+    // Rows that are read need not be as many as the model takes. Its own tensors are no example.
+    model.signature.bind(inputs.clone()).is_ok().then_some(inputs)
 }
 
 /// Returns the same request in the Open Inference Protocol; `None` where it has pictures, which the
@@ -85,8 +86,17 @@ fn made_up(model: &Schema<'_>) -> Option<Value> {
         }
         row.insert(spec.name.to_string(), value(spec, meaning)?);
     }
-    let rows = json!([row]);
+    let rows = json!(vec![row; rows_wanted(model)]);
     tensors(model, &rows.to_string()).is_some().then_some(rows)
+}
+
+/// Returns how many rows the model takes at least: one, unless its file says another number.
+fn rows_wanted(model: &Schema<'_>) -> usize {
+    let fixed = |spec: &TensorSpec| match &spec.shape {
+        ShapePattern::Ranked(dimensions) if !spec.optional => dimensions.first()?.size(),
+        _ => None,
+    };
+    model.signature.inputs.iter().find_map(fixed).unwrap_or(1).min(MOST)
 }
 
 fn value(spec: &TensorSpec, meaning: &Field) -> Option<Value> {

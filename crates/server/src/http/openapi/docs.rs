@@ -105,16 +105,15 @@ fn operation(path: &str, method: &str, operation: &Value) -> Markup {
 fn parameter_table(parameters: &[Value]) -> Markup {
     html! {
         table {
-            thead { tr { th scope="col" { "Name" } th scope="col" { "In" } th scope="col" { "What" } } }
+            thead { tr { th scope="col" { "Name" } th scope="col" { "What" } } }
             tbody {
                 @for parameter in parameters {
                     tr {
+                        td { code { (text(&parameter["name"])) } }
                         td {
-                            code { (text(&parameter["name"])) }
-                            @if parameter["required"] == true { " (required)" }
+                            (text(&parameter["description"]))
+                            span class="faint" { " In the " (text(&parameter["in"])) "." }
                         }
-                        td { (text(&parameter["in"])) }
-                        td { (text(&parameter["description"])) }
                     }
                 }
             }

@@ -12,6 +12,9 @@
 //! The last column and row of a JPEG with halved colours may differ by 45, where the width or height
 //! is not a multiple of 16: what an encoder put into the rest of the block is averaged in, and libjpeg
 //! leaves it out. Pictures of 1 to 4 pixels are nothing but such edges.
+//!
+//! The box filter has an edge itself: where it falls exactly on the middle of a pixel, the rounding of
+//! either library decides whether that pixel counts. No case here is such.
 
 use outhaul_types::{Channels, Resize, ResizeFilter, Shape};
 use serde_json::Value;
