@@ -6,7 +6,7 @@ CARGO ?= cargo
 # Python scripts are told here.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo build test lint unit clients fuzz bench models onnxruntime clean
+.PHONY: help demo build test lint unit clients fuzz bench models onnxruntime screenshots clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -42,7 +42,12 @@ bench: onnxruntime ## Print the benchmark table (minutes)
 
 models: ## Make the example and test models anew
 	@venv="$$(sh scripts/venv.sh models python/requirements-models.txt)" && \
-	"$$venv/bin/python" examples/make_models.py && "$$venv/bin/python" testdata/make_models.py
+	"$$venv/bin/python" examples/make_models.py && "$$venv/bin/python" testdata/make_models.py && \
+	"$$venv/bin/python" testdata/make_text_models.py
+
+screenshots: ## Take the pictures of the pages in docs/images anew; builds the server (debug)
+	@OUTHAUL_SCREENSHOTS="$$(mktemp -d)" && export OUTHAUL_SCREENSHOTS && bash scripts/clients.sh -k test_pages && \
+	cp "$$OUTHAUL_SCREENSHOTS/classifier.png" docs/images/page.png
 
 clean: ## Remove what the project built or fetched
 	$(CARGO) clean

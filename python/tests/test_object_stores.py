@@ -16,6 +16,9 @@ BUCKET = "bucket"
 # A bucket tells nobody of changes: it is looked at this often.
 POLLING = ("--poll-interval", "200ms", "--settle", "1s")
 
+# Every example model.
+MODELS = sorted(folder.name for folder in EXAMPLES.iterdir() if folder.is_dir())
+
 
 class Bucket:
     """moto's server in a process of its own, with one bucket."""
@@ -145,7 +148,7 @@ def test_a_store_that_fails_for_a_while_changes_nothing(bucket, tmp_path):
 
 def test_a_killed_server_starts_again_from_its_cache(bucket, tmp_path):
     server = serve(f"s3://{BUCKET}/models", tmp_path)
-    for model in ("breast_cancer", "digits", "iris", "iris_words"):
+    for model in MODELS:
         wait_until(lambda model=model: ready(server, model, 1), f"{model} to be ready")
     server.kill()
     with serve(f"s3://{BUCKET}/models", tmp_path) as server:
@@ -153,9 +156,9 @@ def test_a_killed_server_starts_again_from_its_cache(bucket, tmp_path):
         assert infer_label(server) == [0]
         # The killed process's folder went, and nothing was fetched twice.
         assert len(list((tmp_path / "cache" / "tmp").iterdir())) == 1
-        assert len(list((tmp_path / "cache" / "versions").iterdir())) == 4
+        assert len(list((tmp_path / "cache" / "versions").iterdir())) == len(MODELS)
     requests = bucket.log_path.read_text()
-    for model in ("breast_cancer", "digits", "iris", "iris_words"):
+    for model in MODELS:
         assert requests.count(f"GET /{BUCKET}/models/{model}/1/model.onnx ") == 1, requests
 
 
