@@ -25,6 +25,9 @@ pub(super) fn decode(
     limits: &DecodeLimits,
 ) -> Result<Inputs, ProtocolError> {
     let array = npy::decode(body, limits)?;
+    if let Some(rows) = array.shape().rows() {
+        crate::rows::check_rows(rows, limits)?;
+    }
     let specs = &model.signature.inputs;
     if let [only] = &specs[..] {
         return Ok(SmallVec::from_iter([named(only, converted(&array, only)?)]));

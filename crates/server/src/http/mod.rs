@@ -1,7 +1,6 @@
-//! The Open Inference Protocol over HTTP/1.1 and HTTP/2 without TLS, with health, metrics and a page
-//! beside it.
+//! All contracts over HTTP/1.1 and HTTP/2 without TLS, with health, metrics and pages beside them.
 //!
-//! Invariant: every failure is answered in the contract's form, `{"error": "..."}`, with a status that
+//! Invariant: every failure is answered in its contract's own form, with a status that
 //! says who has to act, except where HTTP itself is broken: then hyper answers 400 or 431 without a
 //! body, or the connection is closed.
 //!
@@ -12,6 +11,12 @@
 //! | `GET /v2`, `/v2/health/live`, `/v2/health/ready`, `/v2/models/stats` | the server |
 //! | `POST /v2/repository/index` | all versions with their state |
 //! | `POST /v2/repository/models/M/load`, `/unload` | loads or unloads a model |
+//! | `/v1/models/...`, `/v1/models` | TensorFlow Serving and KServe v1, OpenAI's list |
+//! | `POST /v1/embeddings`, `/v1/rerank`, `/rerank` | OpenAI, Cohere, Jina, TEI |
+//! | `/ping`, `/invocations`, `/models` | SageMaker, one model and many |
+//! | `POST /score` | Azure ML; Vertex AI's paths are configured |
+//! | `/graphql`, `/openapi.json`, `/docs` | GraphQL, and the document of all this |
+//! | `/try/M[/versions/V]`, `/assets/...` | the pages |
 //! | `GET /metrics` | Prometheus text |
 //! | `GET /` | `{"status":"alive"}`, or a page for browsers |
 //!
@@ -22,7 +27,8 @@
 //! it is, not `Content-Type`.
 //!
 //! The way of a request: [`serve`] accepts it under the limits of [`HttpConfig`], `service` parts
-//! predictions from the rest, `infer` answers them; `routes` answers the rest.
+//! predictions of the Open Inference Protocol from the rest, `infer` answers them; `routes` leads to the
+//! rest, whose predictions share one `exchange`.
 
 mod answer;
 mod azure;
