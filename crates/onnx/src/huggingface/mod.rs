@@ -1,7 +1,7 @@
 //! Weights as Hugging Face keeps them (`config.json` and `model.safetensors`) into an ONNX file.
 //!
 //! Encoders of the BERT, RoBERTa and DistilBERT families are built, plain or with a head for
-//! classification, token classification or masked words: they differ in names ([`family`]) and in
+//! classification, token classification or masked words: they differ in names (`family`) and in
 //! how positions are counted. All numbers are FP32, so weights of F16 and BF16 are widened, which changes
 //! none of them.
 //!
