@@ -212,7 +212,7 @@ def test_the_callers_id_comes_back(stubs):
 def test_a_deadline_is_kept(server, slow):
     request = predict_pb2.PredictRequest()
     request.model_spec.name = "slow"
-    request.inputs["v0"].CopyFrom(tensor_proto(slow.array(5), True))
+    request.inputs["v0"].CopyFrom(tensor_proto(slow.array(1), True))
     with grpc.insecure_channel(server.grpc) as channel, pytest.raises(grpc.RpcError) as failure:
         Stubs(channel).prediction.Predict(request, timeout=0.2)
     assert failure.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
