@@ -36,3 +36,7 @@ quantize_dynamic(sys.argv[1], sys.argv[2], weight_type=QuantType.QInt8)
 PYTHON
 fi
 cargo run --release --locked --quiet -p outhaul-bench -- run "$@"
+if [ $# = 0 ]; then
+    cargo run --release --locked --quiet -p outhaul-bench -- images
+    cargo run --release --locked --quiet -p outhaul-protocol --example csv_speed
+fi

@@ -120,7 +120,7 @@ impl ModelMetrics {
 }
 
 /// The contracts that calls are counted under. Calls of any other name count as the last.
-pub(crate) const CONTRACTS: [&str; 14] = [
+pub(crate) const CONTRACTS: [&str; 12] = [
     "oip_rest",
     "oip_grpc",
     "tensorflow_rest",
@@ -132,8 +132,6 @@ pub(crate) const CONTRACTS: [&str; 14] = [
     "rerank",
     "graphql",
     "admin",
-    "pages",
-    "repository",
     "other",
 ];
 

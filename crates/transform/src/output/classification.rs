@@ -8,7 +8,6 @@
 //! score of NaN. Softmax of a row with a NaN, or with an infinite number, is NaN throughout, as scipy
 //! has it. Of equal scores the first counts, as for numpy's `argmax`.
 
-use std::cmp::Ordering;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -21,6 +20,7 @@ use smallvec::smallvec;
 use super::Context;
 use super::labels::read;
 use super::pick::{fixed_size, floats, output_at, pick_ranked};
+use super::scores::{Softmax, largest, largest_one, sigmoid};
 use crate::build::Built;
 use crate::{BuildError, OutputSide, Part, TransformError};
 
@@ -206,12 +206,14 @@ impl Classes {
         let best = self.top_k.map_or(1, NonZeroUsize::get);
         let mut scores = Vec::with_capacity(rows * best);
         let mut labels = Vec::with_capacity(rows * best);
-        let mut order = Vec::new();
         for (row, ranks) in probabilities.chunks_exact(classes).zip(ranks.chunks_exact(classes)) {
-            first(ranks, best, &mut order);
-            for &class in &order {
+            let mut take = |class: usize| {
                 scores.push(row[class]);
                 labels.push(self.label(class, row[class]));
+            };
+            match best {
+                1 => take(largest_one(ranks)),
+                _ => largest(ranks, best).into_iter().for_each(take),
             }
         }
         let shape = || match self.top_k {
@@ -243,7 +245,13 @@ impl OutputSide for Classes {
         let given = floats(given, &self.output)?;
         let is_binary = numbers < classes;
         let probabilities: Vec<f32> = match (self.activation, is_binary) {
-            (Activation::Softmax, _) => softmax(&given, classes),
+            (Activation::Softmax, _) => {
+                let shares = |row| {
+                    let softmax = Softmax::of(row);
+                    row.iter().map(move |&number| softmax.share(number))
+                };
+                given.chunks_exact(classes).flat_map(shares).collect()
+            }
             (Activation::Sigmoid, false) => given.iter().map(|&number| sigmoid(number)).collect(),
             (Activation::None, false) => given.to_vec(),
             // In place of 1 - p, which has few digits left where p is close to 1.
@@ -261,50 +269,6 @@ impl OutputSide for Classes {
         };
         answer.map_err(|error| self.misfit(error.to_string()))
     }
-}
-
-/// Softmax of each row, by the row's largest number, so that nothing overflows.
-fn softmax(given: &[f32], classes: usize) -> Vec<f32> {
-    let mut shares = Vec::with_capacity(given.len());
-    for row in given.chunks_exact(classes) {
-        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let start = shares.len();
-        shares.extend(row.iter().map(|&number| (number - largest).exp()));
-        let sum: f64 = shares[start..].iter().copied().map(f64::from).sum();
-        for share in &mut shares[start..] {
-            *share = (f64::from(*share) / sum) as f32;
-        }
-    }
-    shares
-}
-
-fn sigmoid(number: f32) -> f32 {
-    1.0 / (1.0 + (-number).exp())
-}
-
-/// Puts the places of the best `most` scores into `order`, the best first.
-fn first(scores: &[f32], most: usize, order: &mut Vec<usize>) {
-    order.clear();
-    let compare = |&left: &usize, &right: &usize| better(scores, left, right);
-    if most == 1 {
-        order.extend((0..scores.len()).min_by(compare));
-        return;
-    }
-    order.extend(0..scores.len());
-    if most < order.len() {
-        order.select_nth_unstable_by(most, compare);
-        order.truncate(most);
-    }
-    order.sort_unstable_by(compare);
-}
-
-/// Orders places by falling score; what is no number comes last, the first of equal ones first.
-fn better(scores: &[f32], left: usize, right: usize) -> Ordering {
-    let by_score = match (scores[left].is_nan(), scores[right].is_nan()) {
-        (false, false) => scores[right].partial_cmp(&scores[left]).unwrap_or(Ordering::Equal),
-        (left, right) => left.cmp(&right),
-    };
-    by_score.then(left.cmp(&right))
 }
 
 #[cfg(test)]
