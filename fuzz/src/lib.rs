@@ -284,6 +284,8 @@ fn check_error(error: &ProtocolError) {
 fn answer(outputs: SmallVec<[NamedTensor; 2]>) -> InferResponse {
     InferResponse {
         tokens: None,
+        cache: outhaul_types::CacheStatus::Off,
+        via: None,
         id: None,
         model: ModelName::new("m").expect("a valid name"),
         version: ModelVersion(1),

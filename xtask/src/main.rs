@@ -13,7 +13,7 @@ use serde_json::Value;
 const LAYERS: &[(u32, &[&str])] = &[
     (0, &["types"]),
     (1, &["onnx", "transform", "protocol", "features", "monitor", "state"]),
-    (2, &["engine"]),
+    (2, &["cache", "engine", "pipeline"]),
     (3, &["engine-ort", "engine-python", "scheduler", "repository"]),
     (4, &["router"]),
     (5, &["rollout", "batch", "package", "compress"]),

@@ -14,21 +14,25 @@
 
 mod exposition;
 mod histogram;
+mod latency;
 mod loading;
 pub mod logging;
 mod metrics;
 mod process;
 mod statistics;
 pub mod trace;
+pub mod traffic;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+pub use latency::{LatencyCounts, LatencyHistogram};
 pub use loading::{LoadMetrics, VersionStateLabel};
 pub use metrics::{ModelMetrics, ServerMetrics};
 use outhaul_types::{ModelName, ModelVersion};
 pub use statistics::{DurationCount, ModelStatistics};
 pub use trace::Tracer;
+pub use traffic::TrafficMetrics;
 
 use crate::process::Process;
 
@@ -42,6 +46,7 @@ pub struct Monitor {
     models: RwLock<Models>,
     server: Arc<ServerMetrics>,
     loading: Arc<LoadMetrics>,
+    traffic: Arc<TrafficMetrics>,
     tracer: OnceLock<Arc<Tracer>>,
     process: Process,
 }
@@ -77,6 +82,11 @@ impl Monitor {
     /// Returns the counters of loads, evictions, memory and sources.
     pub fn loading(&self) -> Arc<LoadMetrics> {
         Arc::clone(&self.loading)
+    }
+
+    /// Returns the handles of routes, caches and fallbacks.
+    pub fn traffic(&self) -> &Arc<TrafficMetrics> {
+        &self.traffic
     }
 
     /// Returns the handles of the listeners.

@@ -38,6 +38,8 @@ fn main() {
             .into_iter()
             .collect(),
         tokens: None,
+        cache: outhaul_types::CacheStatus::Off,
+        via: None,
         timings: Timings {
             load: Duration::ZERO,
             transform: Duration::ZERO,

@@ -201,6 +201,8 @@ fn there_and_back(outputs: &[NamedTensor], binary_by_default: bool) -> Vec<Named
         version: ModelVersion(1),
         outputs: outputs.iter().cloned().collect(),
         tokens: None,
+        cache: outhaul_types::CacheStatus::Off,
+        via: None,
         timings: Timings::default(),
     };
     let format = OutputFormat { binary_by_default, ..OutputFormat::default() };

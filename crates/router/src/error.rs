@@ -94,6 +94,18 @@ pub enum RouterError {
     /// A tensor cannot take the shape that is declared.
     #[error(transparent)]
     Reshape(#[from] ReshapeError),
+    /// The request names a destination that its route does not allow.
+    #[error("the route does not let a request choose '{target}'")]
+    TargetNotAllowed {
+        /// What the request named.
+        target: String,
+    },
+    /// A model elsewhere is asked for where none can be reached.
+    #[error("'{url}' cannot be asked: this process asks no other servers")]
+    NoRemotes {
+        /// The model's address.
+        url: String,
+    },
     /// The `timeout` parameter is not a number of microseconds.
     #[error("parameter 'timeout' must be a whole number of microseconds, at least 0")]
     BadTimeout,
@@ -133,13 +145,14 @@ impl Classify for RouterError {
             | RouterError::UnknownLabel { .. } => ErrorKind::NotFound,
             RouterError::NotInTime { .. } => ErrorKind::DeadlineExceeded,
             RouterError::Asked(error) => error.kind(),
-            RouterError::NoRepository => ErrorKind::Unsupported,
+            RouterError::NoRepository | RouterError::NoRemotes { .. } => ErrorKind::Unsupported,
             RouterError::NotReady { .. } => ErrorKind::NotReady,
             RouterError::Bind(_)
             | RouterError::BadTimeout
             | RouterError::NoPriority
             | RouterError::TooManyRows { .. }
             | RouterError::BadPriority(_)
+            | RouterError::TargetNotAllowed { .. }
             | RouterError::NotClassifiable { .. } => ErrorKind::InvalidInput,
             RouterError::Transform(error) => error.kind(),
             RouterError::PreparingFull { .. } => ErrorKind::Overloaded,

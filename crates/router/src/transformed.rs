@@ -98,6 +98,8 @@ impl Router {
             outputs,
             timings,
             tokens,
+            cache: outhaul_types::CacheStatus::Off,
+            via: None,
         };
         Ok((response, rows))
     }

@@ -18,6 +18,7 @@ mod request;
 mod shape;
 mod signature;
 mod tensor;
+mod traffic;
 mod transform;
 
 pub use data_type::{DataType, Element, UnknownDataType};
@@ -29,12 +30,17 @@ pub use manifest::{
 };
 pub use model::{InvalidModelName, InvalidVersion, Label, ModelName, ModelVersion, VersionChoice};
 pub use request::{
-    Classification, Deadline, InferRequest, InferResponse, NamedTensor, Parameter, Parameters,
-    RequestContext, RequestedOutput, Timings, TraceParent,
+    Attribute, CacheStatus, Classification, Deadline, InferRequest, InferResponse, NamedTensor,
+    Parameter, Parameters, RequestContext, RequestedOutput, Timings, TraceParent, Via,
 };
 pub use shape::{Dimension, Shape, ShapePattern};
 pub use signature::{BindError, BoundInputs, ModelSignature, TensorSpec};
 pub use tensor::{Strings, Tensor, TensorData, TensorError};
+pub use traffic::{
+    CacheSpec, CacheStore, CallerSpec, Comparison, DefaultValue, Destination, FallbackCause,
+    FallbackSpec, InvalidDestination, Priority, RouteSpec, RouteSpecError, ShadowSpec, SplitPolicy,
+    StickyKey, TargetSpec, duration,
+};
 pub use transform::{
     Activation, Aggregation, CategoryEncoding, Channels, ClassificationOutput, Column, ColumnKind,
     DateUnit, EmbeddingOutput, FillMaskOutput, ImageInput, ImageLayout, InputTransform, Labels,

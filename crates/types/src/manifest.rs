@@ -5,7 +5,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::{DataType, Label, ModelVersion, Name, Shape, ShapePattern, TransformSpec};
+use crate::{
+    CacheSpec, DataType, FallbackSpec, Label, ModelVersion, Name, Shape, ShapePattern,
+    TransformSpec,
+};
 
 /// The declarations of one model. Every field has a default, so no file at all is a valid manifest.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,6 +40,10 @@ pub struct ModelManifest {
     /// A file with rows to try the model with: a JSON list of objects by input name. Default: the
     /// `sample.json` beside the model, where there is one.
     pub sample: Option<PathBuf>,
+    /// How answers are kept. Default: not at all.
+    pub cache: Option<CacheSpec>,
+    /// What to do when the model gives no answer.
+    pub fallback: Option<FallbackSpec>,
 }
 
 /// Which of the versions found are served.

@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::{ModelName, ModelVersion, Name, Tensor, VersionChoice};
+use crate::{
+    Destination, FallbackCause, ModelName, ModelVersion, Name, Priority, StickyKey, Tensor,
+    VersionChoice,
+};
 
 /// A tensor under its name.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,7 +21,8 @@ pub struct NamedTensor {
 }
 
 /// A value of the protocol's free-form parameters.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Parameter {
     Bool(bool),
@@ -86,6 +91,37 @@ pub struct RequestContext {
     pub trace: Option<TraceParent>,
     /// When the answer becomes worthless.
     pub deadline: Option<Deadline>,
+    /// Who asks, where that is known.
+    pub caller: Option<Name>,
+    /// How urgent it is, where the caller says.
+    pub priority: Option<Priority>,
+    /// The destination that the caller names itself, in place of the route's choice.
+    pub target: Option<Box<Destination>>,
+    /// What the routes asked to know of the request.
+    pub attributes: SmallVec<[Attribute; 1]>,
+    /// Whether the caller wants no answer that was computed before.
+    pub no_cache: bool,
+    /// How many pipelines and routes stand between the caller and this request.
+    pub depth: u8,
+}
+
+impl RequestContext {
+    /// Returns what is known of the request under a key.
+    pub fn attribute(&self, key: &StickyKey) -> Option<&Name> {
+        match key {
+            StickyKey::Caller => self.caller.as_ref(),
+            key => self.attributes.iter().find(|known| known.key == *key).map(|known| &known.value),
+        }
+    }
+}
+
+/// Something of a request that a route asked to know: a header's or a cookie's value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attribute {
+    /// What it is.
+    pub key: StickyKey,
+    /// Its value.
+    pub value: Name,
 }
 
 /// The instant after which an answer is worthless.
@@ -189,6 +225,39 @@ pub struct InferResponse {
     pub timings: Timings,
     /// The tokens that the request's texts were turned into; `None` where it had no texts.
     pub tokens: Option<usize>,
+    /// What the cache had to do with it.
+    pub cache: CacheStatus,
+    /// The way that the request took, where it was not the plain one.
+    pub via: Option<Box<Via>>,
+}
+
+/// What the cache had to do with an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheStatus {
+    /// The model has no cache.
+    #[default]
+    Off,
+    /// The caller wanted a fresh answer.
+    Bypassed,
+    /// It was computed for this request.
+    Miss,
+    /// It had been computed before.
+    Hit,
+    /// It was being computed for an equal request, which this one joined.
+    Joined,
+}
+
+/// The way that a request took through routes and fallbacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Via {
+    /// The route.
+    pub route: Option<Name>,
+    /// The variant that the route chose, such as `reviews@3`.
+    pub variant: Option<Name>,
+    /// What answered in place of what was asked: a destination, or `default`.
+    pub fallback: Option<Name>,
+    /// Why what was asked did not.
+    pub cause: Option<FallbackCause>,
 }
 
 impl InferResponse {

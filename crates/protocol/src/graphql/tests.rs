@@ -138,6 +138,8 @@ fn response(outputs: Vec<NamedTensor>) -> InferResponse {
         outputs: outputs.into_iter().collect(),
         timings: Timings::default(),
         tokens: None,
+        cache: outhaul_types::CacheStatus::Off,
+        via: None,
     }
 }
 

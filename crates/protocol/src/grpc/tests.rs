@@ -387,6 +387,8 @@ fn an_answer_is_written_as_raw_contents() {
             named("words", Tensor::from_strings([2], strings).unwrap()),
         ],
         tokens: None,
+        cache: outhaul_types::CacheStatus::Off,
+        via: None,
         timings: Timings {
             load: Duration::ZERO,
             queue: Duration::from_micros(10),

@@ -48,6 +48,8 @@ fn response(outputs: Vec<NamedTensor>) -> InferResponse {
         version: ModelVersion(1),
         outputs: outputs.into(),
         tokens: None,
+        cache: outhaul_types::CacheStatus::Off,
+        via: None,
         timings: Timings::default(),
     }
 }

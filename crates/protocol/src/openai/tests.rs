@@ -73,6 +73,8 @@ fn answer(rows: &[&[f32]], tokens: Option<usize>) -> InferResponse {
         outputs: [NamedTensor { name: "embedding".into(), tensor }].into_iter().collect(),
         timings: Timings::default(),
         tokens,
+        cache: outhaul_types::CacheStatus::Off,
+        via: None,
     }
 }
 

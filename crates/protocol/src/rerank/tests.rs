@@ -65,6 +65,8 @@ impl Model {
             outputs: [NamedTensor { name, tensor }].into_iter().collect(),
             timings: Timings::default(),
             tokens: Some(9),
+            cache: outhaul_types::CacheStatus::Off,
+            via: None,
         };
         serde_json::from_slice(&encode_rerank(&format, &[response], &self.schema()).unwrap())
             .unwrap()
@@ -132,6 +134,8 @@ fn a_score_that_is_no_number_comes_last() {
         outputs: [NamedTensor { name: "score".into(), tensor }].into_iter().collect(),
         timings: Timings::default(),
         tokens: None,
+        cache: outhaul_types::CacheStatus::Off,
+        via: None,
     };
     let model = Model::of(Task::Rerank);
     let body = encode_rerank(&format, &[response], &model.schema()).unwrap();

@@ -341,6 +341,8 @@ pub(crate) fn answer(outputs: Vec<(&str, Tensor)>) -> InferResponse {
         outputs: outputs.into_iter().map(named).collect(),
         timings: Timings::default(),
         tokens: None,
+        cache: outhaul_types::CacheStatus::Off,
+        via: None,
     }
 }
 

@@ -102,6 +102,8 @@ impl Model {
             outputs: outputs.collect(),
             timings: Timings::default(),
             tokens: None,
+            cache: outhaul_types::CacheStatus::Off,
+            via: None,
         }
     }
 }

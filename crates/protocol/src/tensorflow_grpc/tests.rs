@@ -418,6 +418,8 @@ fn response(outputs: Vec<(&str, Tensor)>) -> InferResponse {
         outputs: outputs.into_iter().map(named).collect(),
         timings: Timings::default(),
         tokens: None,
+        cache: outhaul_types::CacheStatus::Off,
+        via: None,
     }
 }
 

@@ -52,6 +52,7 @@ impl Caller {
             id: given.map_or_else(new_id, Name::from),
             trace: text("traceparent").and_then(TraceParent::parse),
             deadline,
+            ..RequestContext::default()
         };
         Ok(Caller { context, gave_id: given.is_some() })
     }

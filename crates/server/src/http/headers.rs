@@ -68,6 +68,7 @@ pub(crate) fn context(
         id,
         trace: trace(headers),
         deadline: Deadline::earlier(asked, config.request_timeout.and_then(after)),
+        ..RequestContext::default()
     })
 }
 
