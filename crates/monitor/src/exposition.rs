@@ -14,6 +14,9 @@ use crate::histogram::Histogram;
 use crate::loading::{LoadMetrics, LoadOutcome, ModelRow, Rows};
 use crate::metrics::{CONTRACTS, ContractMetrics, ModelMetrics, OUTCOMES, ServerMetrics};
 use crate::process::Process;
+use crate::traffic::TrafficMetrics;
+
+mod traffic;
 
 type Model = ((ModelName, ModelVersion), Arc<ModelMetrics>);
 
@@ -22,6 +25,7 @@ pub(crate) fn render(
     models: &[Model],
     server: &ServerMetrics,
     loading: &LoadMetrics,
+    traffic: &TrafficMetrics,
     process: &Process,
 ) -> String {
     let mut text = Text(String::with_capacity(4_096 + models.len() * 8_192));
@@ -39,6 +43,7 @@ pub(crate) fn render(
     text.versions(&rows);
     text.loads(&rows, loading);
     text.sources(&rows);
+    text.traffic(traffic);
     text.process(process);
     text.0
 }

@@ -110,7 +110,7 @@ impl Monitor {
             let models = self.models.read().unwrap_or_else(PoisonError::into_inner);
             models.iter().map(|(key, metrics)| (key.clone(), Arc::clone(metrics))).collect()
         };
-        exposition::render(&models, &self.server, &self.loading, &self.process)
+        exposition::render(&models, &self.server, &self.loading, &self.traffic, &self.process)
     }
 }
 
@@ -256,6 +256,40 @@ mod tests {
         assert!(!text.contains("outhaul_memory_budget_bytes"), "there is no budget");
         loading.set_budget(Some(6000));
         assert!(monitor.render().contains("\nouthaul_memory_budget_bytes 6000\n"));
+    }
+
+    #[test]
+    fn the_text_says_what_became_of_traffic() {
+        let monitor = Monitor::new();
+        assert!(!monitor.render().contains("outhaul_route"), "without routes there are no series");
+        let traffic = monitor.traffic();
+        let variant = traffic.variant(&iris(), "iris@2");
+        variant.record(Ok(()), Duration::from_millis(1));
+        variant.record(Err(ErrorKind::Internal), Duration::ZERO);
+        traffic.shadow(&iris(), "iris@3").compared.add(5);
+        let cache = traffic.cache(&iris());
+        cache.hits.add(2);
+        cache.saved_ns.add(1_500_000_000);
+        traffic.fallback("iris").record(outhaul_types::FallbackCause::Deadline);
+        traffic.remote("http://other/v2/models/iris").hedged.increment();
+        traffic.limited("billing").increment();
+        let text = monitor.render();
+        let route = "outhaul_route_requests_total{route=\"iris\",variant=\"iris@2\",outcome";
+        for line in [
+            format!("{route}=\"ok\"}} 1"),
+            format!("{route}=\"failed\"}} 1"),
+            "outhaul_shadow_requests_total{route=\"iris\",shadow=\"iris@3\",outcome=\"compared\"} 5"
+                .to_owned(),
+            "outhaul_cache_requests_total{model=\"iris\",outcome=\"hit\"} 2".to_owned(),
+            "outhaul_cache_saved_seconds_total{model=\"iris\"} 1.5".to_owned(),
+            "outhaul_fallbacks_total{from=\"iris\",cause=\"deadline\"} 1".to_owned(),
+            "outhaul_remote_requests_total{remote=\"http://other/v2/models/iris\",event=\"hedged\"} 1"
+                .to_owned(),
+            "outhaul_caller_limited_total{caller=\"billing\"} 1".to_owned(),
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} is missing from\n{text}");
+        }
+        assert!(text.contains("variant=\"iris@2\",quantile=\"0.99\"} 0.00"), "{text}");
     }
 
     #[test]
