@@ -20,6 +20,18 @@ pub struct AppConfig {
     pub decode_limits: DecodeLimits,
     /// Whether every request is logged at `info`. Default: no. Costs some microseconds a request.
     pub log_requests: bool,
+    /// The header that says who asks. Default: `x-outhaul-caller`.
+    pub caller_header: CallerHeader,
+}
+
+/// A header's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallerHeader(pub http::HeaderName);
+
+impl Default for CallerHeader {
+    fn default() -> Self {
+        CallerHeader(crate::traffic::CALLER)
+    }
 }
 
 /// What all listeners share: the router, the metrics, and whether the server is leaving.

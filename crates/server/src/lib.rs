@@ -15,6 +15,7 @@ mod describe;
 pub mod grpc;
 pub mod http;
 mod pace;
+mod traffic;
 mod workers;
 
-pub use app::{App, AppConfig};
+pub use app::{App, AppConfig, CallerHeader};

@@ -68,8 +68,7 @@ fn text(config: &Settings, origins: bool) -> String {
                 None => (None, key),
             };
             let line = match value {
-                // JSON's strings, numbers and lists of strings are written alike in TOML.
-                Some(value) => format!("{name} = {value}"),
+                Some(value) => format!("{name} = {}", toml(&value)),
                 None => format!("# {name} is not set"),
             };
             (section, line, origin.to_string())
@@ -89,6 +88,19 @@ fn text(config: &Settings, origins: bool) -> String {
         }
     }
     text
+}
+
+/// Writes a value as TOML on one line. Strings, numbers and lists are as in JSON.
+fn toml(value: &Json) -> String {
+    let joined = |parts: Vec<String>| parts.join(", ");
+    match value {
+        Json::Array(items) => format!("[{}]", joined(items.iter().map(toml).collect())),
+        Json::Object(entries) => {
+            let entry = |(key, value): (&String, &Json)| format!("{} = {}", json!(key), toml(value));
+            format!("{{ {} }}", joined(entries.iter().map(entry).collect()))
+        }
+        value => value.to_string(),
+    }
 }
 
 fn json(config: &Settings, origins: bool) -> Json {
@@ -122,6 +134,8 @@ engine = "auto"
 # onnxruntime is not set
 # state is not set
 # default_model is not set
+# routes is not set
+# callers is not set
 
 [repository]
 mode = "watch"
@@ -148,6 +162,10 @@ body_timeout = "30s"
 idle_timeout = "1m 15s"
 # request_timeout is not set
 drain_timeout = "30s"
+caller_header = "x-outhaul-caller"
+
+[cache]
+# redis is not set
 
 [vertex]
 # predict_route is not set

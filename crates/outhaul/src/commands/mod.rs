@@ -13,6 +13,9 @@ mod inspect;
 mod models;
 mod one_model;
 mod predict;
+mod remote_server;
+mod rollout;
+mod route;
 mod serve;
 mod server_flags;
 
@@ -38,6 +41,7 @@ use serde::Serialize;
   outhaul predict models/iris --json '{\"X\":[[5.1,3.5,1.4,0.2]]}'
   outhaul inspect models/iris          what a model takes, gives and needs
   outhaul models list                  what a running server has, and how it stands
+  outhaul rollout start iris --to 2    a new version step by step, back by itself if it is worse
 
 Every command has its own --help."
 )]
@@ -53,6 +57,8 @@ enum Command {
     Inspect(inspect::Inspect),
     Import(import::Import),
     Models(models::Models),
+    Route(route::Route),
+    Rollout(rollout::Rollout),
     Bench(bench::Bench),
     Doctor(doctor::Doctor),
     Demo(demo::Demo),
@@ -121,6 +127,8 @@ impl Command {
             Command::Predict(predict) => predict.run(&mut io::stdin().lock(), out),
             Command::Inspect(inspect) => inspect.run(out),
             Command::Models(models) => models.run(out),
+            Command::Route(route) => route.run(out),
+            Command::Rollout(rollout) => rollout.run(out),
             Command::Import(import) => import.run(out),
             Command::Bench(bench) => bench.run(out),
             Command::Doctor(doctor) => doctor.run(out),

@@ -12,12 +12,13 @@ use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use outhaul::types::ModelName;
 use serde::Serialize;
 
 use self::client::{Client, Entry, Reply};
 use self::list::{Standing, table};
+use super::remote_server::{Ask, Form};
 use super::{size_text, write_json};
 
 /// Lists, loads and unloads the models of a running server.
@@ -36,35 +37,6 @@ enum Action {
     List(List),
     Load(Load),
     Unload(Unload),
-}
-
-/// Which server is asked, and the form of what is printed.
-#[derive(Debug, Args)]
-struct Ask {
-    /// The server's HTTP listener [default: http://127.0.0.1:8080] [variable: OUTHAUL_URL]
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "OUTHAUL_URL",
-        hide_env = true,
-        default_value = "http://127.0.0.1:8080",
-        hide_default_value = true
-    )]
-    url: String,
-
-    /// The form of what is printed
-    #[arg(long, value_enum, default_value_t)]
-    output: Form,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// For people.
-    #[default]
-    #[value(alias = "text")]
-    Table,
-    /// For programs: one JSON value.
-    Json,
 }
 
 /// Lists every version that the server knows: how it stands, its labels, engine, memory and last

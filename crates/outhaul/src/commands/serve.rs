@@ -22,7 +22,7 @@ use outhaul_protocol::DecodeLimits;
 use outhaul_router::Standing;
 use outhaul_server::grpc::GrpcConfig;
 use outhaul_server::http::{HttpConfig, VertexRoutes};
-use outhaul_server::{App, AppConfig};
+use outhaul_server::{App, AppConfig, CallerHeader};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -358,7 +358,14 @@ fn app_config(config: &Config) -> AppConfig {
     AppConfig {
         decode_limits: DecodeLimits { max_tensor_bytes, max_rows, ..DecodeLimits::default() },
         log_requests: config.log_requests.value,
+        caller_header: caller_header(config),
     }
+}
+
+/// The setting has been checked to be the name of a header.
+fn caller_header(config: &Config) -> CallerHeader {
+    let name = http::HeaderName::from_bytes(config.caller_header.value.as_bytes());
+    name.map(CallerHeader).unwrap_or_default()
 }
 
 fn http_config(config: &Config) -> HttpConfig {

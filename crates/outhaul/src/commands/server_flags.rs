@@ -89,6 +89,24 @@ pub(super) struct ServerFlags {
     #[arg(long, value_name = "NAME")]
     default_model: Option<String>,
 
+    /// Where the requests for each name go, as JSON; usually [routes.NAME] in the file [default: to the
+    /// model of that name] [variable: OUTHAUL_ROUTES]
+    #[arg(long, value_name = "JSON")]
+    routes: Option<String>,
+
+    /// What callers may do, as JSON; usually [callers.NAME] in the file [default: all are equal]
+    /// [variable: OUTHAUL_CALLERS]
+    #[arg(long, value_name = "JSON")]
+    callers: Option<String>,
+
+    /// The header that says who asks [default: x-outhaul-caller] [variable: OUTHAUL_CALLER_HEADER]
+    #[arg(long, value_name = "NAME")]
+    caller_header: Option<String>,
+
+    /// The Redis that answers are kept in, for models whose cache says so [variable: OUTHAUL_CACHE_REDIS]
+    #[arg(long, value_name = "URL")]
+    cache_redis: Option<String>,
+
     /// The largest request, also after decompression [default: 64MiB] [variable:
     /// OUTHAUL_MAX_BODY_BYTES]
     #[arg(long, value_name = "SIZE")]
@@ -208,6 +226,10 @@ impl ServerFlags {
             ("repository.cache_capacity", &self.cache_capacity),
             ("state", &self.state),
             ("default_model", &self.default_model),
+            ("routes", &self.routes),
+            ("callers", &self.callers),
+            ("limits.caller_header", &self.caller_header),
+            ("cache.redis", &self.cache_redis),
             ("limits.max_body_bytes", &self.max_body_bytes),
             ("limits.max_head_bytes", &self.max_head_bytes),
             ("limits.max_tensor_bytes", &self.max_tensor_bytes),

@@ -1,5 +1,7 @@
 //! From a written value to a setting: one rule each, and what to do where it is broken.
 
+mod traffic;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -10,6 +12,7 @@ use outhaul_repository::{Mode, Rule, Value, nearest};
 use outhaul_types::{EngineChoice, ModelName};
 
 use super::{Listen, StateChoice, mode_name};
+pub(super) use traffic::{callers, header, redis, routes};
 
 pub(super) fn paths(value: &Value) -> Result<Vec<PathBuf>, Rule> {
     let rule = || Rule::new("must be one path or several", "write models = [\"models\"]");

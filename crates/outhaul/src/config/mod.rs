@@ -12,7 +12,7 @@ mod platform;
 mod settings;
 mod sources;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use outhaul_monitor::logging::LogFormat;
 use outhaul_repository::{Mode, Problem};
-use outhaul_types::{EngineChoice, ModelName};
+use outhaul_types::{CallerSpec, EngineChoice, ModelName, Name, RouteSpec};
 use serde_json::{Value as Json, json};
 #[cfg(test)]
 pub(crate) use settings::ALL as SETTINGS;
@@ -88,7 +88,7 @@ impl Listen {
 }
 
 /// All settings of the server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Config {
     /// Folders of models, models' folders and model files. Default: `models`.
     pub(crate) models: Sourced<Vec<PathBuf>>,
@@ -116,6 +116,10 @@ pub(crate) struct Config {
     pub(crate) state: Sourced<StateChoice>,
     /// The model of calls that name none. Default: the only one.
     pub(crate) default_model: Sourced<Option<ModelName>>,
+    /// Where the requests for each name go. Default: to the model of that name.
+    pub(crate) routes: Sourced<BTreeMap<ModelName, RouteSpec>>,
+    /// What callers may do. Default: all are equal and unlimited.
+    pub(crate) callers: Sourced<BTreeMap<Name, CallerSpec>>,
     /// Where HTTP is served. Default: `127.0.0.1:8080`.
     pub(crate) http: Sourced<Listen>,
     /// Where gRPC is served. Default: `127.0.0.1:8081`.
@@ -141,6 +145,10 @@ pub(crate) struct Config {
     pub(crate) request_timeout: Sourced<Option<Duration>>,
     /// How long requests may take to finish after the server was told to stop. Default: 30 s.
     pub(crate) drain_timeout: Sourced<Duration>,
+    /// The header that says who asks. Default: `x-outhaul-caller`.
+    pub(crate) caller_header: Sourced<String>,
+    /// The Redis that answers are kept in, for models that say so. Default: none.
+    pub(crate) cache_redis: Sourced<Option<String>>,
     /// Where Vertex AI sends predictions. Default: nowhere.
     pub(crate) vertex_predict_route: Sourced<Option<String>>,
     /// Where Vertex AI asks whether the server is well. Default: nowhere.
@@ -185,6 +193,8 @@ impl Config {
             cache_capacity: sources.take(&of::CACHE_CAPACITY, None, convert::budget),
             state: sources.take(&of::STATE, StateChoice::Default, convert::state),
             default_model: sources.take(&of::DEFAULT_MODEL, None, convert::model),
+            routes: sources.take(&of::ROUTES, BTreeMap::new(), convert::routes),
+            callers: sources.take(&of::CALLERS, BTreeMap::new(), convert::callers),
             http: sources.take(&of::HTTP, loopback(8080), convert::listen),
             grpc: sources.take(&of::GRPC, loopback(8081), convert::listen),
             max_body_bytes: sources.take(&of::MAX_BODY_BYTES, 64 << 20, convert::body_size),
@@ -197,6 +207,12 @@ impl Config {
             idle_timeout: sources.take(&of::IDLE_TIMEOUT, seconds(75), convert::timeout),
             request_timeout: sources.take(&of::REQUEST_TIMEOUT, None, convert::optional_timeout),
             drain_timeout: sources.take(&of::DRAIN_TIMEOUT, seconds(30), convert::drain_timeout),
+            caller_header: sources.take(
+                &of::CALLER_HEADER,
+                "x-outhaul-caller".to_owned(),
+                convert::header,
+            ),
+            cache_redis: sources.take(&of::CACHE_REDIS, None, convert::redis),
             vertex_predict_route: sources.take(&of::VERTEX_PREDICT_ROUTE, None, convert::route),
             vertex_health_route: sources.take(&of::VERTEX_HEALTH_ROUTE, None, convert::route),
             sagemaker_models_dir: sources.take(
@@ -265,6 +281,12 @@ impl Config {
             row(&settings::DEFAULT_MODEL, &self.default_model, |name| {
                 name.as_ref().map(|name| json!(name.as_str()))
             }),
+            row(&settings::ROUTES, &self.routes, |routes| {
+                (!routes.is_empty()).then(|| json!(routes))
+            }),
+            row(&settings::CALLERS, &self.callers, |callers| {
+                (!callers.is_empty()).then(|| json!(callers))
+            }),
             row(&settings::MODE, &self.mode, |mode| Some(json!(mode_name(*mode)))),
             row(&settings::LOAD_MODELS, &self.load_models, |names| {
                 let names: Vec<&str> = names.iter().map(ModelName::as_str).collect();
@@ -290,6 +312,10 @@ impl Config {
                 timeout.as_ref().and_then(duration)
             }),
             row(&settings::DRAIN_TIMEOUT, &self.drain_timeout, duration),
+            row(&settings::CALLER_HEADER, &self.caller_header, |name| Some(json!(name))),
+            row(&settings::CACHE_REDIS, &self.cache_redis, |url| {
+                url.as_ref().map(|url| json!(without_password(url)))
+            }),
             row(&settings::VERTEX_PREDICT_ROUTE, &self.vertex_predict_route, |r| {
                 r.as_ref().map(|route| json!(route))
             }),

@@ -35,6 +35,10 @@ pub(crate) const STATE: Setting = text("state", "OUTHAUL_STATE", "--state");
 /// The model of calls that name none.
 pub(crate) const DEFAULT_MODEL: Setting =
     text("default_model", "OUTHAUL_DEFAULT_MODEL", "--default-model");
+/// Where the requests for each name go.
+pub(crate) const ROUTES: Setting = text("routes", "OUTHAUL_ROUTES", "--routes");
+/// What callers may do.
+pub(crate) const CALLERS: Setting = text("callers", "OUTHAUL_CALLERS", "--callers");
 /// How changes of the models are found out.
 pub(crate) const MODE: Setting = text("repository.mode", "OUTHAUL_MODE", "--mode");
 /// Models that explicit mode loads at the start.
@@ -90,6 +94,11 @@ pub(crate) const REQUEST_TIMEOUT: Setting =
 /// How long requests may take to finish after the server was told to stop.
 pub(crate) const DRAIN_TIMEOUT: Setting =
     text("limits.drain_timeout", "OUTHAUL_DRAIN_TIMEOUT", "--drain-timeout");
+/// The header that says who asks.
+pub(crate) const CALLER_HEADER: Setting =
+    text("limits.caller_header", "OUTHAUL_CALLER_HEADER", "--caller-header");
+/// The Redis that answers are kept in.
+pub(crate) const CACHE_REDIS: Setting = text("cache.redis", "OUTHAUL_CACHE_REDIS", "--cache-redis");
 /// Where Vertex AI sends predictions.
 pub(crate) const VERTEX_PREDICT_ROUTE: Setting =
     text("vertex.predict_route", "OUTHAUL_VERTEX_PREDICT_ROUTE", "--vertex-predict-route");
@@ -111,12 +120,14 @@ pub(crate) const OTLP_ENDPOINT: Setting =
     text("trace.otlp_endpoint", "OUTHAUL_OTLP_ENDPOINT", "--otlp-endpoint");
 
 /// Every setting.
-pub(crate) const ALL: [&Setting; 32] = [
+pub(crate) const ALL: [&Setting; 36] = [
     &MODELS,
     &ENGINE,
     &ONNXRUNTIME,
     &STATE,
     &DEFAULT_MODEL,
+    &ROUTES,
+    &CALLERS,
     &MODE,
     &LOAD_MODELS,
     &POLL_INTERVAL,
@@ -137,6 +148,8 @@ pub(crate) const ALL: [&Setting; 32] = [
     &IDLE_TIMEOUT,
     &REQUEST_TIMEOUT,
     &DRAIN_TIMEOUT,
+    &CALLER_HEADER,
+    &CACHE_REDIS,
     &VERTEX_PREDICT_ROUTE,
     &VERTEX_HEALTH_ROUTE,
     &SAGEMAKER_MODELS_DIR,

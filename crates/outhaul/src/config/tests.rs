@@ -53,6 +53,8 @@ fn every_setting_can_be_set_everywhere() {
         onnxruntime = "/lib/x.so"
         state = "postgres://me@db/outhaul"
         default_model = "iris"
+        routes.iris.targets = [{ to = "iris@1", weight = 9 }, { to = "iris@2" }]
+        callers.billing = { weight = 2, rate = 10.5, priority = "background" }
         [repository]
         mode = "explicit"
         load = ["iris", "reviews"]
@@ -76,6 +78,9 @@ fn every_setting_can_be_set_everywhere() {
         idle_timeout = "1m"
         request_timeout = "3s"
         drain_timeout = "1s"
+        caller_header = "X-Team"
+        [cache]
+        redis = "redis://127.0.0.1:6379"
         [vertex]
         predict_route = "/predict"
         health_route = "/health"
@@ -96,6 +101,16 @@ fn every_setting_can_be_set_everywhere() {
         ("OUTHAUL_ONNXRUNTIME", "/lib/x.so"),
         ("OUTHAUL_STATE", "postgres://me@db/outhaul"),
         ("OUTHAUL_DEFAULT_MODEL", "iris"),
+        (
+            "OUTHAUL_ROUTES",
+            r#"{"iris": {"targets": [{"to": "iris@1", "weight": 9}, {"to": "iris@2"}]}}"#,
+        ),
+        (
+            "OUTHAUL_CALLERS",
+            r#"{"billing": {"weight": 2, "rate": 10.5, "priority": "background"}}"#,
+        ),
+        ("OUTHAUL_CALLER_HEADER", "x-team"),
+        ("OUTHAUL_CACHE_REDIS", "redis://127.0.0.1:6379"),
         ("OUTHAUL_MODE", "explicit"),
         ("OUTHAUL_LOAD_MODELS", "iris, reviews"),
         ("OUTHAUL_POLL_INTERVAL", "5000ms"),
@@ -159,6 +174,12 @@ fn every_rule_refuses_what_breaks_it() {
         Case("onnxruntime", "must be a path", &["''", "true"]),
         Case("state", "must be the URL of a store", &["''", "1", "true"]),
         Case("default_model", "must be a model's name", &["'a/b'", "1", "''"]),
+        Case(
+            "routes",
+            "does not describe routes",
+            &["{ iris = 1 }", "{ iris = { targets = 'a' } }", "{ iris = { target = [] } }", "[1]"],
+        ),
+        Case("callers", "must be above 0", &["{ a = { weight = 0 } }", "{ a = { rate = -1.0 } }"]),
         Case("repository.mode", "must be watch, poll, explicit or once", &["'watched'", "1"]),
         Case("repository.load", "must be names of models", &["'a/b'", "1", "['..']"]),
         Case("repository.poll_interval", "must be a duration from 100ms", &["'1ms'", "30"]),
@@ -195,6 +216,8 @@ fn every_rule_refuses_what_breaks_it() {
         Case("limits.idle_timeout", "must be a duration from 1ms to 24h", &["'1us'"]),
         Case("limits.request_timeout", "must be a duration from 1ms to 24h", &["'0s'", "''"]),
         Case("limits.drain_timeout", "must be a duration of at most 1h", &["30", "'2h'"]),
+        Case("limits.caller_header", "must be the name of a header", &["'a b'", "''", "1"]),
+        Case("cache.redis", "must be a URL of Redis", &["'localhost'", "6379"]),
         Case("vertex.predict_route", "must be a path that begins", &["'predict'", "'/'", "1"]),
         Case("vertex.health_route", "must be a path that begins", &["'/a?b'", "''"]),
         Case("sagemaker.models_dir", "must be a whole path", &["'models'", "''", "1"]),
@@ -217,6 +240,18 @@ fn every_rule_refuses_what_breaks_it() {
     }
     let keys: Vec<_> = cases.iter().map(|case| case.0).collect();
     assert_eq!(keys, ALL.map(|setting| setting.key), "each setting has its case");
+}
+
+#[test]
+fn a_route_that_cannot_be_is_told() {
+    for (value, rule) in [
+        ("{ iris = { targets = [] } }", "of 'iris' is wrong: a route needs at least one target"),
+        ("'iris'", "is no JSON"),
+        ("{ iris = { targets = [{ to = 'iris@' }] } }", "'iris@' names no model"),
+    ] {
+        let problems = problems(&format!("routes = {value}"), &[]);
+        assert!(problems[0].contains(rule), "{value}: {problems:?}");
+    }
 }
 
 #[test]
@@ -271,12 +306,12 @@ fn problems_of_all_sources_come_at_once() {
         problems(file, &environment),
         [
             "outhaul.toml:1: lissten = 1: unknown key; the keys are models, engine, onnxruntime, \
-             state, default_model, repository.mode, repository.load, repository.poll_interval, \
+             state, default_model, routes, callers, repository.mode, repository.load, repository.poll_interval, \
              repository.settle, repository.memory_budget, repository.min_residency, \
              repository.cache_dir, repository.cache_capacity, listen.http, listen.grpc, limits.max_body_bytes, limits.max_head_bytes, \
              limits.max_tensor_bytes, limits.max_rows, limits.max_connections, limits.head_timeout, \
              limits.body_timeout, limits.idle_timeout, limits.request_timeout, \
-             limits.drain_timeout, vertex.predict_route, vertex.health_route, sagemaker.models_dir, log.format, log.level, log.requests, trace.otlp_endpoint"
+             limits.drain_timeout, limits.caller_header, cache.redis, vertex.predict_route, vertex.health_route, sagemaker.models_dir, log.format, log.level, log.requests, trace.otlp_endpoint"
                 .to_owned(),
             format!("outhaul.toml:3: listen.http = \"x\": {address}"),
             "outhaul.toml:4: logs: unknown key; did you mean [log]?".to_owned(),

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use outhaul_monitor::trace::SpanStatus;
 use outhaul_protocol::grpc::status;
 use outhaul_router::ModelDescription;
-use outhaul_types::{Classify, ErrorKind, Timings, VersionChoice, error_chain};
+use outhaul_types::{
+    Classify, ErrorKind, InferResponse, Timings, VersionChoice, error_chain,
+};
 use prost::Message;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Response, Status};
@@ -15,6 +17,7 @@ use super::context::{Caller, REQUEST_ID};
 use super::dispatch::Arrived;
 use crate::App;
 use crate::answered::Answered;
+use crate::traffic::{self, Way};
 
 /// What an overloaded server asks a client to wait. A queue drains in much less; the contract counts
 /// in whole seconds.
@@ -38,8 +41,26 @@ pub(super) struct Asked<'a> {
     pub(super) request_bytes: usize,
 }
 
-/// The message of an answer, which version it is of, and how the time was spent.
-pub(super) type Answer<M> = (M, u64, Timings);
+/// The message of an answer, and what is told beside it.
+pub(super) struct Answer<M> {
+    pub(super) message: M,
+    version: u64,
+    timings: Timings,
+    way: Way,
+}
+
+impl<M> Answer<M> {
+    /// Keeps what is told of a response beside its message.
+    pub(super) fn of(response: &InferResponse, message: M) -> Self {
+        let (version, timings) = (response.version.0, response.timings);
+        Answer { message, version, timings, way: Way::of(response) }
+    }
+
+    /// Puts another message in place of this one.
+    pub(super) fn with<N>(self, message: N) -> Answer<N> {
+        Answer { message, version: self.version, timings: self.timings, way: self.way }
+    }
+}
 
 impl Base {
     /// Reads what surrounds a call, and when it arrived.
@@ -47,7 +68,10 @@ impl Base {
         let arrived = request.extensions().get::<Arrived>();
         let arrived = arrived.map_or_else(Instant::now, |Arrived(instant)| *instant);
         let new_id = || self.app.next_request_id();
-        let caller = Caller::read(request.metadata(), arrived, new_id)?;
+        let mut caller = Caller::read(request.metadata(), arrived, new_id)?;
+        let (header, router) = (&self.app.config().caller_header.0, self.app.router());
+        traffic::read(request.metadata().as_ref(), header, router, &mut caller.context)
+            .map_err(|malformed| Status::invalid_argument(malformed.0))?;
         Ok((caller, arrived))
     }
 
@@ -79,14 +103,13 @@ impl Base {
         asked: Asked<'_>,
         caller: &Caller,
         prediction: impl Future<Output = Result<Answer<M>, Status>>,
-    ) -> Result<M, Status> {
+    ) -> Result<Answer<M>, Status> {
         let started = Instant::now();
         let Asked { route, model, request_bytes } = asked;
         let (app, contract) = (&*self.app, self.contract);
         let result = prediction.await;
-        let answer = result.as_ref().ok().map(|(_, version, timings)| (*version, *timings));
-        let result = result.map(|(message, ..)| message);
-        let response_bytes = result.as_ref().map_or(0, Message::encoded_len);
+        let answer = result.as_ref().ok().map(|answer| (answer.version, answer.timings));
+        let response_bytes = result.as_ref().map_or(0, |answer| answer.message.encoded_len());
         let code = result.as_ref().err().map_or(Code::Ok, Status::code);
         let total = started.elapsed();
         if result.is_ok() {
@@ -127,10 +150,14 @@ impl Base {
 
 /// Makes an answer of a message. It names the request where the caller gave it a name, and every failure
 /// does.
-pub(super) fn named<M>(answer: Result<M, Status>, caller: &Caller) -> Result<Response<M>, Status> {
+pub(super) fn named<M>(
+    answer: Result<Answer<M>, Status>,
+    caller: &Caller,
+) -> Result<Response<M>, Status> {
     match answer {
-        Ok(message) => {
+        Ok(Answer { message, way, .. }) => {
             let mut response = Response::new(message);
+            way.write(response.metadata_mut().as_mut());
             if caller.gave_id {
                 name_request(response.metadata_mut(), caller);
             }

@@ -17,7 +17,7 @@ use prost::Message;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::answer::{Asked, Base, named};
+use super::answer::{Answer, Asked, Base, named};
 use super::context::Caller;
 use crate::answered::Answered;
 use crate::describe::{self, Index, SERVER};
@@ -43,7 +43,7 @@ impl Inference {
         message: ModelInferRequest,
         caller: &Caller,
         route: &'static str,
-    ) -> Result<ModelInferResponse, Status> {
+    ) -> Result<Answer<ModelInferResponse>, Status> {
         let request_bytes = message.encoded_len();
         // Kept only where it will be told.
         let model = match Answered::is_wanted(&self.base.app) {
@@ -56,8 +56,8 @@ impl Inference {
                 .map_err(|error| self.base.refuse(&error, caller))?;
             let response = self.router().infer(request, &caller.context).await;
             let response = response.map_err(|error| self.base.refuse(&error, caller))?;
-            let (version, timings) = (response.version.0, response.timings);
-            Ok((grpc::encode_infer(response), version, timings))
+            let told = Answer::of(&response, ());
+            Ok(told.with(grpc::encode_infer(response)))
         };
         self.base.tell(asked, caller, prediction).await
     }
@@ -72,7 +72,7 @@ impl Inference {
         let (model, id) = (message.model_name.clone(), message.id.clone());
         let route = "inference.GRPCInferenceService/ModelStreamInfer";
         match self.infer(message, caller, route).await {
-            Ok(mut response) => {
+            Ok(Answer { message: mut response, .. }) => {
                 // Triton's clients wait for this where a model may answer more than once.
                 let last =
                     InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };

@@ -52,7 +52,7 @@ impl TensorFlow {
             let target = target.map_err(|error| self.base.refuse(&error, caller))?;
             let (written, response) = self.answer_form(target, input, caller, find).await?;
             let spec = codec::model_spec(response.model.as_str(), response.version);
-            Ok((message(written, spec), response.version.0, response.timings))
+            Ok(Answer::of(&response, message(written, spec)))
         };
         let asked = Asked { route, model: &model, request_bytes };
         named(self.base.tell(asked, caller, prediction).await, caller)
@@ -90,7 +90,7 @@ impl TensorFlow {
         let request = codec::decode_predict(message, &self.base.app.config().decode_limits);
         let request = request.map_err(|error| self.base.refuse(&error, caller))?;
         let response = self.infer(request, caller).await?;
-        Ok((codec::encode_predict(&response), response.version.0, response.timings))
+        Ok(Answer::of(&response, codec::encode_predict(&response)))
     }
 
     /// Returns the versions of a model that are meant.

@@ -26,6 +26,7 @@ use super::answer::{Answer, Failure, json};
 use super::infer::{Seen, Unanswered, failure, off_thread, output_bytes, pack, tell, unpack};
 use super::routes::{Told, boxed};
 use super::{Shared, body, coding, headers};
+use crate::traffic::Way;
 
 /// Requests of one call that are with the router at once, where a contract makes several of it.
 const AT_ONCE: usize = 8;
@@ -139,6 +140,7 @@ pub(super) async fn exchange<C: Contract>(
         answer
     });
     answer.headers_mut().insert(headers::REQUEST_ID, id_header);
+    seen.way.write(answer.headers_mut());
     let (status, sent) = (answer.status().as_u16(), answer.body().known_length());
     tell(app, &seen, trace, SpanStatus::Http(status), sent);
     answer.extensions_mut().insert(Told);
@@ -153,7 +155,7 @@ async fn predict<C: Contract>(
     seen: &mut Seen,
 ) -> Result<Written, Failure> {
     let (app, config) = (&*shared.app, &shared.config);
-    let context = headers::context(&call.headers, seen.id.clone(), seen.started, config)?;
+    let context = headers::surroundings(&call.headers, seen.id.clone(), seen.started, shared)?;
     let packed = coding::of_request(&call.headers)?;
     let body = body::read(body, config, || ()).await?;
     seen.request_bytes = body.len();
@@ -198,6 +200,7 @@ async fn infer_all(
     if let Some(last) = responses.last() {
         seen.version = Some(last.version.0);
         seen.timings = Some(last.timings);
+        seen.way = Way::of(last);
     }
     Ok(responses)
 }

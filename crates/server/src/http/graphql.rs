@@ -32,6 +32,7 @@ use super::infer::{Seen, Unanswered, off_thread, output_bytes, pack, tell, unpac
 use super::openapi::known::{Kept, Known};
 use super::routes::{App, Told, boxed};
 use super::{Shared, body, coding, headers};
+use crate::traffic::Way;
 
 /// The name under which calls are counted and logged.
 const CONTRACT: &str = "graphql";
@@ -168,7 +169,7 @@ async fn carry_out(
     seen: &mut Seen,
 ) -> Result<Bytes, Untold> {
     let app = &*shared.app;
-    let context = headers::context(&head.headers, seen.id.clone(), seen.started, &shared.config)?;
+    let context = headers::surroundings(&head.headers, seen.id.clone(), seen.started, shared)?;
     let request = match head.method {
         Method::GET | Method::HEAD => of_uri(&head.uri)?,
         _ => of_body(shared, head, body, seen).await?,
@@ -252,6 +253,7 @@ async fn predict_all(
         if let Ok((_, response)) = prediction {
             seen.version = Some(response.version.0);
             seen.timings = Some(response.timings);
+            seen.way = Way::of(response);
         }
     }
     predictions

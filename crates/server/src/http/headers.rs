@@ -7,9 +7,9 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use outhaul_types::{Deadline, Name, RequestContext, Timings, TraceParent};
 
-use super::HttpConfig;
 use super::answer::Failure;
-use crate::App;
+use super::{HttpConfig, Shared};
+use crate::{App, traffic};
 
 /// The caller's id of the request, repeated in the answer.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -70,6 +70,24 @@ pub(crate) fn context(
         deadline: Deadline::earlier(asked, config.request_timeout.and_then(after)),
         ..RequestContext::default()
     })
+}
+
+/// Returns what surrounds a prediction that came at `now`: the above, and what decides its way.
+///
+/// # Errors
+///
+/// 400 where a header cannot be understood.
+pub(crate) fn surroundings(
+    headers: &HeaderMap,
+    id: Name,
+    now: Instant,
+    shared: &Shared,
+) -> Result<RequestContext, Failure> {
+    let mut context = context(headers, id, now, &shared.config)?;
+    let app = &shared.app;
+    traffic::read(headers, &app.config().caller_header.0, app.router(), &mut context)
+        .map_err(|malformed| Failure::bad_request(malformed.0))?;
+    Ok(context)
 }
 
 /// Returns the caller's place in its trace. One that is not valid counts as none.

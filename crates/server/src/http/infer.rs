@@ -21,6 +21,7 @@ use super::coding::{self, Coding};
 use super::{body, headers};
 use crate::App;
 use crate::answered::Answered;
+use crate::traffic::Way;
 
 /// The name under which calls are counted and logged.
 pub(super) const CONTRACT: &str = "oip_rest";
@@ -48,6 +49,7 @@ pub(super) struct Seen {
     pub(super) request_bytes: usize,
     pub(super) version: Option<u64>,
     pub(super) timings: Option<Timings>,
+    pub(super) way: Way,
 }
 
 impl Seen {
@@ -61,6 +63,7 @@ impl Seen {
             request_bytes: 0,
             version: None,
             timings: None,
+            way: Way::default(),
         }
     }
 }
@@ -107,6 +110,7 @@ where
     unanswered.answered = true;
     let mut answer = answer.unwrap_or_else(Failure::into_answer);
     answer.headers_mut().insert(headers::REQUEST_ID, id_header);
+    seen.way.write(answer.headers_mut());
     let status = answer.status().as_u16();
     let sent = answer.body().known_length();
     tell(app, &seen, headers::trace(&head.headers), SpanStatus::Http(status), sent);
@@ -125,7 +129,7 @@ where
 {
     let (app, config) = (&*shared.app, &shared.config);
     let target = target?;
-    let context = headers::context(head, seen.id.clone(), seen.started, config)?;
+    let context = headers::surroundings(head, seen.id.clone(), seen.started, shared)?;
     let json_length = headers::json_length(head)?;
     let packed = coding::of_request(head)?;
     let mut arriving = None;
@@ -159,6 +163,7 @@ where
         .map_err(|error| failure(app, CONTRACT, &seen.id, &error))?;
     seen.version = Some(response.version.0);
     seen.timings = Some(response.timings);
+    seen.way = Way::of(&response);
 
     let work = output_bytes(&response);
     let encode = move || oip::encode_infer(&response, &format);

@@ -2,20 +2,15 @@
 
 use std::num::NonZeroU64;
 
-use anyhow::{Context, Result, bail, ensure};
-use hyper::Uri;
-use outhaul::load::{Answer, HttpRequest, HttpTarget, LoadError, Target, ask};
+use anyhow::{Context, Result, bail};
+use hyper::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::commands::remote_server::{Server, reason};
+
 /// A running server.
-pub(super) struct Client {
-    url: String,
-    /// Host and port.
-    address: String,
-    /// The path in front of `/v2`.
-    prefix: String,
-}
+pub(super) struct Client(Server);
 
 /// What a server said to a load or an unload.
 pub(super) enum Reply {
@@ -82,33 +77,19 @@ impl From<Indexed> for Entry {
 }
 
 impl Client {
-    /// Takes a URL apart.
+    /// Names a server by its URL.
     pub(super) fn new(url: &str) -> Result<Self> {
-        let whole = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-        let wrong = || format!("'{url}' is not a URL such as http://127.0.0.1:8080");
-        let uri: Uri = whole.parse().with_context(wrong)?;
-        ensure!(
-            uri.scheme_str() == Some("http"),
-            "'{url}' is not an http URL; for https, ask behind the proxy that ends it"
-        );
-        let authority = uri.authority().with_context(wrong)?;
-        // A port that is no number is let through by the parser, and so are names before an `@`.
-        let has_port = authority.port_u16().is_some();
-        ensure!(has_port || authority.as_str() == authority.host(), wrong());
-        ensure!(uri.query().is_none() && !authority.as_str().contains('@'), wrong());
-        let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
-        let prefix = uri.path().trim_end_matches('/').to_owned();
-        Ok(Client { url: url.to_owned(), address, prefix })
+        Server::new(url).map(Client)
     }
 
     /// Asks for all versions, in order of name and number.
     pub(super) async fn index(&self) -> Result<Vec<Entry>> {
-        let answer = self.ask("/v2/repository/index", "{}").await?;
+        let answer = self.0.ask(Method::POST, "/v2/repository/index", Some(&json!({}))).await?;
         if !answer.is_ok {
-            bail!("{} does not list its models: {}", self.url, reason(&answer));
+            bail!("{} does not list its models: {}", self.0.url(), reason(&answer));
         }
         let indexed: Vec<Indexed> = serde_json::from_str(&answer.body)
-            .with_context(|| format!("the answer of {} is not a list of models", self.url))?;
+            .with_context(|| format!("the answer of {} is not a list of models", self.0.url()))?;
         let mut entries: Vec<Entry> = indexed.into_iter().map(Entry::from).collect();
         let number = |entry: &Entry| entry.version.parse::<u64>().unwrap_or(0);
         entries.sort_by(|left, right| {
@@ -132,62 +113,14 @@ impl Client {
     }
 
     async fn control(&self, path: &str, body: &Value) -> Result<Reply> {
-        let answer = self.ask(path, &body.to_string()).await?;
+        let answer = self.0.ask(Method::POST, path, Some(body)).await?;
         Ok(if answer.is_ok { Reply::Done } else { Reply::Refused(reason(&answer)) })
-    }
-
-    async fn ask(&self, path: &str, body: &str) -> Result<Answer> {
-        let request = HttpRequest::post_json(format!("{}{path}", self.prefix), body.to_owned());
-        let (address, requests) = (self.address.clone(), vec![request]);
-        ask(&Target::Http(HttpTarget { address, requests })).await.map_err(|error| {
-            let unreachable = matches!(error, LoadError::Unreachable { .. });
-            let error = anyhow::Error::new(error);
-            if unreachable {
-                return error.context(format!(
-                    "nobody answers at {}; start a server with `outhaul serve`, or name another \
-                     with --url",
-                    self.url
-                ));
-            }
-            error.context(format!("{} gave no answer", self.url))
-        })
-    }
-}
-
-/// Why a server refused: its own words, or as much of its answer as reads well.
-fn reason(answer: &Answer) -> String {
-    let said = serde_json::from_str::<Value>(&answer.body).ok();
-    let error = said.as_ref().and_then(|said| said["error"].as_str());
-    match error {
-        Some(error) => error.to_owned(),
-        None => {
-            let start: String = answer.body.chars().take(200).collect();
-            format!("status {}: {start}", answer.status)
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn urls_are_taken_apart() {
-        for (url, address, prefix) in [
-            ("http://127.0.0.1:8080", "127.0.0.1:8080", ""),
-            ("http://127.0.0.1:8080/", "127.0.0.1:8080", ""),
-            ("localhost:9000", "localhost:9000", ""),
-            ("http://models.example", "models.example:80", ""),
-            ("http://[::1]:8080/team/a/", "[::1]:8080", "/team/a"),
-        ] {
-            let client = Client::new(url).unwrap();
-            assert_eq!((&*client.address, &*client.prefix), (address, prefix), "{url}");
-        }
-        for url in ["", "https://a:1", "http://", "http://a:x", "a b", "http://me@a", "http://a?b"]
-        {
-            assert!(Client::new(url).is_err(), "{url}");
-        }
-    }
 
     #[test]
     fn other_servers_are_understood() {
@@ -201,13 +134,5 @@ mod tests {
         .unwrap();
         let states: Vec<_> = entries.into_iter().map(|entry| Entry::from(entry).state).collect();
         assert_eq!(states, ["unloaded", "ready", "unloaded", "failed", "dormant"]);
-    }
-
-    #[test]
-    fn the_reason_is_the_servers_own() {
-        let answer =
-            |body: &str| Answer { status: "404".into(), is_ok: false, body: body.to_owned() };
-        assert_eq!(reason(&answer(r#"{"error":"no such model"}"#)), "no such model");
-        assert_eq!(reason(&answer("<html>")), "status 404: <html>");
     }
 }
