@@ -31,6 +31,7 @@ from onnx import TensorProto, helper, numpy_helper
 OPSET = 17  # the first with LayerNormalization
 IR_VERSION = 8
 MODELS_FOLDER = Path(__file__).resolve().parent / "models"
+ROLLOUT_FOLDER = Path(__file__).parent / "rollout" / "models"
 # A protobuf message cannot be larger than this; larger models need external data, which these scripts do not write.
 PROTOBUF_LIMIT_BYTES = 2**31 - 1
 
@@ -100,7 +101,13 @@ def make_iris(path):
 
     train_x, test_x, train_y, test_y = split(load_iris())
     classifier = LogisticRegression(max_iter=1000).fit(train_x, train_y)
+    write_iris(classifier, path)
+    label, probabilities = session(path).run(["label", "probabilities"], {"X": test_x.astype(np.float32)})
+    np.testing.assert_allclose(probabilities, classifier.predict_proba(test_x), atol=1e-5)
+    return float(np.mean(label == test_y))
 
+
+def write_iris(classifier, path):
     graph = GraphBuilder()
     weights = graph.weight("weights", classifier.coef_.T.astype(np.float32))  # [feature, class]
     bias = graph.weight("bias", classifier.intercept_.astype(np.float32))  # [class]
@@ -115,9 +122,21 @@ def make_iris(path):
         "label: 0 setosa, 1 versicolor, 2 virginica.",
     )
     save(model, path)
-    label, probabilities = session(path).run(["label", "probabilities"], {"X": test_x.astype(np.float32)})
-    np.testing.assert_allclose(probabilities, classifier.predict_proba(test_x), atol=1e-5)
-    return float(np.mean(label == test_y))
+
+
+def make_rollout(folder):
+    """Three versions of iris for the guide's roll-outs: the first, one trained anew, one whose classes were mixed up."""
+    from sklearn.datasets import load_iris
+    from sklearn.linear_model import LogisticRegression
+
+    train_x, test_x, train_y, test_y = split(load_iris())
+    mixed_up = (train_y + 1) % 3
+    versions = {1: (1.0, train_y), 2: (0.8, train_y), 3: (1.0, mixed_up)}
+    for version, (strength, labels) in versions.items():
+        path = folder / "iris" / str(version) / "model.onnx"
+        write_iris(LogisticRegression(C=strength, max_iter=1000).fit(train_x, labels), path)
+        (label,) = session(path).run(["label"], {"X": test_x.astype(np.float32)})
+        print(f"rollout iris {version} held-out accuracy {np.mean(label == test_y):.3f}")
 
 
 # digits -------------------------------------------------------------------------------------------------------------
@@ -542,6 +561,7 @@ def main():
         make_bert(arguments)
     else:
         make_examples(MODELS_FOLDER)
+        make_rollout(ROLLOUT_FOLDER)
 
 
 if __name__ == "__main__":

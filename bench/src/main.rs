@@ -13,6 +13,8 @@ mod images;
 mod measure;
 mod on_demand;
 mod process;
+mod rollouts;
+mod routes;
 mod startup;
 mod swaps;
 mod table;
@@ -70,6 +72,10 @@ enum Command {
     Swaps(swaps::Arguments),
     /// Ask for many models with memory for few, and print what it costs.
     OnDemand(on_demand::Arguments),
+    /// Start, promote and roll back again and again under load, and print what callers notice.
+    Rollouts(rollouts::Arguments),
+    /// Ask by a route and from the cache, and compare with asking the model.
+    Routes(routes::Arguments),
     /// Start with many small models, and print how long it takes and what they cost when idle.
     Startup(startup::Arguments),
     /// Serve a fixed answer over axum.
@@ -114,6 +120,8 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Images(arguments) => print(&images::measure(&arguments)?),
         Command::Swaps(arguments) => print(&swaps::measure(&arguments)?),
         Command::OnDemand(arguments) => print(&on_demand::measure(&arguments)?),
+        Command::Rollouts(arguments) => print(&rollouts::measure(&arguments)?),
+        Command::Routes(arguments) => print(&routes::measure(&arguments)?),
         Command::Startup(arguments) => print(&startup::measure(&arguments)?),
         Command::BareGrpc { address } => runtime()?.block_on(bare_grpc::serve(&address)),
         Command::Run { models, large, seconds, turns, only, json } => {

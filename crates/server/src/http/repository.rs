@@ -58,7 +58,7 @@ pub(super) async fn unload(
 }
 
 /// Reads a whole body of at most `limit` bytes, unpacked too.
-async fn read(
+pub(super) async fn read(
     shared: &Shared,
     asked: &Asked,
     request: Request,
