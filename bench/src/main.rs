@@ -9,12 +9,14 @@ mod bare_http;
 mod ceiling;
 mod client;
 mod cycles;
+mod fairness;
 mod images;
 mod measure;
 mod on_demand;
 mod process;
 mod rollouts;
 mod routes;
+mod shadow;
 mod startup;
 mod swaps;
 mod table;
@@ -68,6 +70,10 @@ enum Command {
     Cycles(cycles::Arguments),
     /// Turn a picture into a tensor, and compare with the library calls alone.
     Images(images::Arguments),
+    /// Ask at a modest rate while another caller floods the same model, and print what is noticed.
+    Fairness(fairness::Arguments),
+    /// Copy every request to a second version, and print what callers notice.
+    Shadow(shadow::Arguments),
     /// Replace a model again and again under constant load, and print what callers notice.
     Swaps(swaps::Arguments),
     /// Ask for many models with memory for few, and print what it costs.
@@ -118,6 +124,8 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         }
         Command::Cycles(arguments) => print(&cycles::measure(&arguments)?),
         Command::Images(arguments) => print(&images::measure(&arguments)?),
+        Command::Fairness(arguments) => print(&fairness::measure(&arguments)?),
+        Command::Shadow(arguments) => print(&shadow::measure(&arguments)?),
         Command::Swaps(arguments) => print(&swaps::measure(&arguments)?),
         Command::OnDemand(arguments) => print(&on_demand::measure(&arguments)?),
         Command::Rollouts(arguments) => print(&rollouts::measure(&arguments)?),

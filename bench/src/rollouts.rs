@@ -7,7 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 
 use crate::client::{Client, Crowd, Record, encode, failures, prediction, sample, wait_until};
 use crate::process::{Process, Scratch};

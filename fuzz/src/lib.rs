@@ -77,6 +77,39 @@ pub fn oip_body(json_length: Option<usize>, body: &[u8]) -> Vec<u8> {
     data
 }
 
+/// Reads the body of an answer of another server, in the form of [`oip_rest`].
+pub fn oip_answer(data: &[u8]) {
+    let mut body = Bytes::copy_from_slice(data);
+    let json_length = match body.try_get_u8() {
+        Ok(flag) if flag & 1 == 1 => body.try_get_u16_le().ok().map(usize::from),
+        _ => None,
+    };
+    let given = body.len();
+    match oip::decode_answer(body, json_length, &DecodeLimits::default()) {
+        Ok(answer) => {
+            check_tensors(&answer.outputs, given);
+            check_sent_on(answer.outputs);
+        }
+        Err(error) => {
+            let message = error.to_string();
+            assert!(!message.is_empty() && message.len() <= LONGEST_ERROR, "{message}");
+        }
+    }
+}
+
+/// Checks that a server reads the request that these tensors are sent on in.
+fn check_sent_on(tensors: SmallVec<[NamedTensor; 2]>) {
+    let mut request = InferRequest::new("m", tensors);
+    request.id = Some(Name::new("\"7\n"));
+    let sent = oip::encode_request(&request);
+    let target = Target { model: Name::new("m"), version: VersionChoice::Latest };
+    let limits = DecodeLimits::default();
+    let decoded = oip::decode_infer(sent.body, Some(sent.json_length), target, &limits);
+    let decoded = decoded.expect("what was written reads back");
+    assert!(bits_of(&decoded.request.inputs).eq(bits_of(&request.inputs)), "{request:?}");
+    assert!(decoded.request.id == request.id && decoded.format.binary_by_default);
+}
+
 /// Reads a `ModelInferRequest` message.
 pub fn grpc_infer(data: &[u8]) {
     if grpc::check_fields::<grpc::pb::ModelInferRequest>(data).is_err() {

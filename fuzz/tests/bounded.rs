@@ -97,6 +97,26 @@ fn part(part: &Value) -> Vec<u8> {
     }
 }
 
+/// Answers with outputs as JSON and as binary data, made of the tensors of good requests.
+fn answer_examples() -> Vec<Vec<u8>> {
+    let texts = [
+        r#"{"model_name":"m","model_version":"3","id":"7","parameters":{"queue_us":1.5},"outputs":[
+            {"name":"y","datatype":"FP32","shape":[1,2],"data":[0.5,-1e3]},
+            {"name":"label","shape":[1],"datatype":"BYTES","data":["a\u00e9"]}]}"#,
+        r#"{"outputs":[{"name":"b","datatype":"BOOL","shape":[2],"data":[true,false]}],"model_name":null}"#,
+    ];
+    let binary = r#"{"outputs":[{"name":"y","datatype":"INT64","shape":[1],"parameters":{"binary_data_size":8}},{"name":"t","datatype":"BYTES","shape":[1],"parameters":{"binary_data_size":5}}]}"#;
+    let body = [binary.as_bytes(), &[1, 0, 0, 0, 0, 0, 0, 0], b"\x01\0\0\0a"].concat();
+    let mut examples = texts.map(|text| outhaul_fuzz::oip_body(None, text.as_bytes())).to_vec();
+    examples.push(outhaul_fuzz::oip_body(Some(binary.len()), &body));
+    examples
+}
+
+#[test]
+fn oip_answer() {
+    run("oip_answer", outhaul_fuzz::oip_answer, &answer_examples());
+}
+
 /// A raw, a typed and a text input; classes, parameters and an id.
 fn grpc_examples() -> Vec<Vec<u8>> {
     use pb::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};

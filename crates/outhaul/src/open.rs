@@ -3,6 +3,7 @@
 //! A router may be used while its models are still being loaded; those it does not know yet are
 //! unknown to it, and those on their way are not ready.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -15,9 +16,9 @@ use outhaul_repository::{
     Added, Catalog, Journal, Mode, Parts, Problem, RepositoryConfig, Scan, Source, SourceError,
     VersionArtefact, start,
 };
-use outhaul_router::Router;
+use outhaul_router::{Callers, Router};
 use outhaul_state::StateError;
-use outhaul_types::{EngineChoice, ModelVersion, VersionPolicy};
+use outhaul_types::{CallerSpec, EngineChoice, ModelVersion, Name, VersionPolicy};
 use tokio::runtime::Runtime;
 
 use crate::engines::{Engines, NoEngine};
@@ -85,6 +86,8 @@ pub struct OpenOptions {
     /// The folder below which callers may add models while the server runs
     /// ([`Router::added`]); none where not set.
     pub added_below: Option<PathBuf>,
+    /// What callers may do; all are equal and unlimited where it is empty.
+    pub callers: BTreeMap<Name, CallerSpec>,
 }
 
 impl Default for OpenOptions {
@@ -105,6 +108,7 @@ impl Default for OpenOptions {
             cache: None,
             cache_capacity: None,
             added_below: None,
+            callers: BTreeMap::new(),
             meter: MemoryMeter::default(),
         }
     }
@@ -179,7 +183,8 @@ pub fn prepare(
 ) -> Result<Arc<Router>, OpenError> {
     let runtime = runtime(options)?;
     let catalog = Arc::new(Catalog::new());
-    let router = Router::new(Arc::clone(&catalog), Arc::clone(&monitor));
+    let callers = Callers::new(options.callers.clone(), &monitor);
+    let router = Router::new(Arc::clone(&catalog), Arc::clone(&monitor)).with_callers(callers);
     let loader = OnnxLoader {
         engines,
         engine: options.engine,
@@ -200,10 +205,11 @@ pub fn prepare(
     };
     let repository = start(options.repository.clone(), parts)?;
     let router = router.with_repository(repository);
-    Ok(Arc::new(match added {
+    let router = match added {
         Some(added) => router.with_added(added),
         None => router,
-    }))
+    };
+    Ok(router.shared())
 }
 
 /// What object stores and the state store do their I/O on; nothing else needs it.

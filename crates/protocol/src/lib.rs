@@ -16,6 +16,7 @@ pub mod azure;
 pub mod csv;
 pub mod describe;
 mod error;
+pub mod feedback;
 pub mod graphql;
 pub mod grpc;
 mod limits;

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use outhaul_types::{Label, ModelName, ModelVersion, VersionChoice};
+use outhaul_pipeline::Outline;
+use outhaul_types::{FallbackSpec, Label, ModelName, ModelVersion, VersionChoice};
 use tokio::sync::Notify;
 
 /// Where one version stands.
@@ -76,7 +77,7 @@ impl<T> Clone for VersionEntry<T> {
 }
 
 /// What is known of a model beside its versions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ModelFacts {
     /// Names of versions.
     pub labels: BTreeMap<Label, ModelVersion>,
@@ -84,12 +85,14 @@ pub struct ModelFacts {
     pub patience: Duration,
     /// The place that the model comes from.
     pub source: Arc<str>,
+    /// What to do when the model gives no answer. It is known even where no version could be loaded.
+    pub fallback: Option<Arc<FallbackSpec>>,
 }
 
 impl Default for ModelFacts {
     fn default() -> Self {
         let patience = outhaul_types::LimitsSpec::default().timeout;
-        ModelFacts { labels: BTreeMap::new(), patience, source: "".into() }
+        ModelFacts { labels: BTreeMap::new(), patience, source: "".into(), fallback: None }
     }
 }
 
@@ -202,16 +205,45 @@ fn answering<T>(entry: &VersionEntry<T>) -> Result<&Arc<T>, Unresolved> {
     }
 }
 
+/// A pipeline of models that a source holds.
+#[derive(Clone, Debug)]
+pub struct PipelineEntry {
+    /// What is declared, or why it cannot be served.
+    pub outline: Result<Arc<Outline>, Arc<str>>,
+    /// Why what was declared since cannot be served, where it can not: the pipeline may go on as it was.
+    pub last_error: Option<Arc<str>>,
+    /// The place that it comes from.
+    pub source: Arc<str>,
+    /// The file that declares it, as its owner knows it.
+    pub place: Arc<str>,
+}
+
+/// The pipelines by their names.
+pub type PipelineEntries = BTreeMap<ModelName, PipelineEntry>;
+
 /// Everything that is known of all models at one moment.
 #[derive(Debug)]
 pub struct Snapshot<T> {
     models: HashMap<ModelName, Arc<ModelEntry<T>>>,
+    pipelines: Arc<PipelineEntries>,
+    /// Counts the changes.
+    generation: u64,
 }
 
 impl<T> Snapshot<T> {
     /// Returns one model.
     pub fn model(&self, name: &str) -> Option<&ModelEntry<T>> {
         self.models.get(name).map(Arc::as_ref)
+    }
+
+    /// Returns the pipelines. None of them has the name of a model.
+    pub fn pipelines(&self) -> &Arc<PipelineEntries> {
+        &self.pipelines
+    }
+
+    /// Returns which snapshot it is: a later one has a higher number.
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Returns all models, in order of their names.
@@ -270,7 +302,8 @@ pub struct Catalog<T> {
 
 impl<T> Default for Catalog<T> {
     fn default() -> Self {
-        let empty = Snapshot { models: HashMap::new() };
+        let empty =
+            Snapshot { models: HashMap::new(), pipelines: Arc::default(), generation: 0 };
         Catalog { snapshot: ArcSwap::from_pointee(empty), writer: Mutex::new(()) }
     }
 }
@@ -296,6 +329,16 @@ impl<T> Catalog<T> {
         self.snapshot.load().resolve(name, choice).map(Arc::clone)
     }
 
+    /// Returns what to do when a model gives no answer, where something is declared beside it.
+    pub fn fallback(&self, name: &str) -> Option<Arc<FallbackSpec>> {
+        self.snapshot.load().model(name).and_then(|model| model.facts.fallback.clone())
+    }
+
+    /// Returns the number of the newest snapshot.
+    pub fn generation(&self) -> u64 {
+        self.snapshot.load().generation
+    }
+
     /// Publishes several changes as one: readers see all of them or none.
     pub fn publish(&self, changes: impl IntoIterator<Item = Change<T>>) {
         self.update(|draft| {
@@ -311,11 +354,15 @@ impl<T> Catalog<T> {
     pub fn update(&self, change: impl FnOnce(&mut Draft<T>)) {
         // A poisoned lock guards no data: the last snapshot is whole.
         let _writing = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let models = self.snapshot.load().models.clone();
-        let mut draft = Draft { models, touched: Vec::new() };
+        let before = self.snapshot.load_full();
+        let (models, pipelines) = (before.models.clone(), Arc::clone(&before.pipelines));
+        let mut draft = Draft { models, pipelines, touched: Vec::new() };
         change(&mut draft);
-        let Draft { models, touched } = draft;
-        self.snapshot.store(Arc::new(Snapshot { models }));
+        let Draft { models, pipelines, touched } = draft;
+        let generation = before.generation + 1;
+        // Held on, it would keep what is taken out in memory.
+        drop(before);
+        self.snapshot.store(Arc::new(Snapshot { models, pipelines, generation }));
         for changed in touched {
             changed.notify_waiters();
         }
@@ -325,6 +372,7 @@ impl<T> Catalog<T> {
 /// The next snapshot, while it is being made.
 pub struct Draft<T> {
     models: HashMap<ModelName, Arc<ModelEntry<T>>>,
+    pipelines: Arc<PipelineEntries>,
     touched: Vec<Arc<Notify>>,
 }
 
@@ -344,6 +392,11 @@ impl<T> Draft<T> {
         if self.models.contains_key(name) {
             self.model(name).facts = Arc::new(facts);
         }
+    }
+
+    /// Sets the pipelines, in place of all that there were.
+    pub fn set_pipelines(&mut self, pipelines: Arc<PipelineEntries>) {
+        self.pipelines = pipelines;
     }
 
     fn model(&mut self, name: &ModelName) -> &mut ModelEntry<T> {

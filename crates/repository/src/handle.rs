@@ -3,6 +3,7 @@
 //! A [`Handle`] knows no contents, so that whoever holds one need not know what is served. The
 //! repository runs as long as one of its handles lives.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -89,6 +90,8 @@ pub(crate) enum Request {
         model: String,
         reply: Reply,
     },
+    /// Routes and roll-outs lead to these versions, and to no others.
+    Hold(BTreeSet<(ModelName, ModelVersion)>),
     /// Tell when nothing is on its way any more.
     Settle(mpsc::Sender<()>),
     Stop,
@@ -156,6 +159,13 @@ impl Handle {
     /// Says that a request waits for a version that sleeps. Never waits.
     pub fn wake(&self, model: &ModelName, version: ModelVersion) {
         (self.0.send)(Request::Wake(model.clone(), version));
+    }
+
+    /// Holds versions, in place of all that were held before: routes and roll-outs lead to them. Whatever
+    /// the version policy says they are loaded as soon as they are there, and stay in memory; in `explicit` mode
+    /// they count as asked for. A model that somebody unloaded stays unloaded. Never waits.
+    pub fn hold(&self, versions: BTreeSet<(ModelName, ModelVersion)>) {
+        (self.0.send)(Request::Hold(versions));
     }
 
     /// Waits until nothing is on its way any more, at most for `limit`, and returns whether that is

@@ -10,6 +10,7 @@
 
 mod asks;
 mod events;
+mod pipelines;
 mod publish;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +32,7 @@ use crate::loading::{self, Ended, Loader, Order, Orders};
 use crate::lookout::{self, Kick, Looked, Vigilance};
 use crate::plan::{Decision, Id, Policy, Standing, decide};
 use crate::record::{Asked, Records};
-use crate::{Catalog, Handle, ModelFolder, Problem, Resident, Source};
+use crate::{Catalog, Handle, ModelFolder, PipelineFolder, Problem, Resident, Source};
 use asks::{Asking, Waiting};
 
 /// How a repository finds out what has changed, and what it loads.
@@ -196,6 +197,8 @@ struct Keeper<L: Loader> {
     shown: Shown,
     /// Whether something may be wrong, or mended, that is not told yet.
     problems_changed: bool,
+    /// Whether a look found pipelines that are not published yet.
+    pipelines_changed: bool,
     /// Whether an answer has changed what is asked for.
     decide_again: bool,
     stopped: bool,
@@ -214,6 +217,7 @@ struct SourceRecord {
     /// What the last look that succeeded found.
     models: BTreeMap<ModelName, ModelFolder>,
     blocked: BTreeMap<ModelName, Vec<ModelVersion>>,
+    pipelines: BTreeMap<ModelName, PipelineFolder>,
     /// What was asked for of its models.
     asked: BTreeMap<ModelName, Asked>,
     refused: BTreeMap<Id, Refusal>,
@@ -221,7 +225,9 @@ struct SourceRecord {
 
 impl SourceRecord {
     fn holds(&self, name: &ModelName) -> bool {
-        self.models.contains_key(name) || self.blocked.contains_key(name)
+        self.models.contains_key(name)
+            || self.blocked.contains_key(name)
+            || self.pipelines.contains_key(name)
     }
 }
 
@@ -258,6 +264,7 @@ impl<L: Loader> Keeper<L> {
                 problems: Vec::new(),
                 models: BTreeMap::new(),
                 blocked: BTreeMap::new(),
+                pipelines: BTreeMap::new(),
                 asked: kept.asked,
                 refused: kept.refused,
             });
@@ -285,6 +292,7 @@ impl<L: Loader> Keeper<L> {
             tickets: 0,
             shown,
             problems_changed: false,
+            pipelines_changed: false,
             decide_again: false,
             stopped: false,
         })
@@ -403,7 +411,7 @@ impl<L: Loader> Keeper<L> {
             source: Arc::clone(&self.sources[found.source].source),
             name: name.clone(),
             in_service,
-            on_demand: self.policy.is_on_demand(found),
+            on_demand: self.policy.is_on_demand(record, *version),
         };
         let known = record.versions.entry(*version).or_default();
         known.loading = Some((edition, need));

@@ -3,6 +3,7 @@
 //! Each key has one rule, and a broken rule names its remedy. What the keys mean is told by the
 //! fields of [`ModelManifest`] and by `docs/guide/model-toml.md`. [`write_manifest`] is the way back.
 
+mod fallback;
 mod loading;
 mod rules;
 mod tensors;
@@ -17,7 +18,10 @@ use outhaul_types::{InstanceCount, LevelSpec, LimitsSpec, ModelManifest};
 use crate::declared::{Faults, Fields};
 use crate::{Declarations, Problem, Rule, Value};
 use rules::{boolean, duration_within, engine, within};
+pub(crate) use rules::{boolean as truth, duration_within as limited};
+pub(crate) use tensors::{data_type, pattern};
 pub use write::write_manifest;
+pub(crate) use write::{duration as duration_text, key, list, pattern as sizes, string, table};
 
 /// The name of the file.
 pub const MANIFEST_FILE: &str = "model.toml";
@@ -46,6 +50,10 @@ pub const MANIFEST_KEYS: &[&str] = &[
     "transform.input",
     "transform.output",
     "sample",
+    "fallback.to",
+    "fallback.default",
+    "fallback.on",
+    "fallback.after",
 ];
 
 /// More threads than any machine has cores are a slip of the keyboard.
@@ -81,6 +89,7 @@ fn validate(mut declared: Declarations) -> Result<ModelManifest, Vec<Problem>> {
     queue(&mut declared, &mut manifest.queue);
     tensors::take(&mut declared, &mut manifest);
     transform::take(&mut declared, &mut manifest);
+    fallback::take(&mut declared, &mut manifest);
     let problems = declared.into_problems();
     if problems.is_empty() { Ok(manifest) } else { Err(problems) }
 }

@@ -2,19 +2,22 @@
 //!
 //! The rules, in full:
 //!
-//! 1. **Wanted** are the versions that the model's policy chooses among those that are whole, and
-//!    those that carry a label (where it is moved: the one that it left, until the other answers). In `explicit` mode a model must have been asked for; in any mode a
-//!    model that was unloaded stays so until it is asked for. A version that failed does not count
-//!    towards "the newest N": the next older one is wanted beside it.
+//! 1. **Wanted** are the versions that the model's policy chooses among those that are whole, those
+//!    that carry a label (where it is moved: the one that it left, until the other answers), and those
+//!    that are **held** because a route or a roll-out leads to them. In `explicit` mode a model must have
+//!    been asked for, unless the version is held; in any mode a model that was unloaded stays so until it is
+//!    asked for. A version that failed does not count towards "the newest N": the next older one is
+//!    wanted beside it.
 //! 2. A wanted version is **loaded** unless it answers already, is being loaded, or has failed and
 //!    its back-off lasts. With a memory budget it is loaded when a request asks for it; pinned models
-//!    at once; and so is a new edition or version of a model that is in memory, which replaces it.
+//!    and held versions at once; and so is a new edition or version of a model that is in memory, which
+//!    replaces it.
 //! 3. A version that is no longer wanted **goes** once nothing that is wanted of its model is on its
 //!    way. The last version of a model that answers goes only when the model is gone or unloaded.
 //! 4. Without a budget every load **starts**. With one, a load starts where a place is free and what
 //!    is in memory (what still drains included) is within it and will be, but for this one load. To make room the
-//!    version that was used longest ago is **evicted**, except pinned ones, those that have not been
-//!    in memory for their minimum, and the model's own.
+//!    version that was used longest ago is **evicted**, except pinned and held ones, those that have not
+//!    been in memory for their minimum, and the model's own.
 //!
 //! Invariant: the same records, policy and instant give the same decision, and a decision that has
 //! been carried out gives an empty one until something happens or `wake_at` comes.
@@ -44,9 +47,10 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
-    /// Returns whether a model waits for a request before it is loaded.
-    pub(crate) fn is_on_demand(&self, found: &FoundModel) -> bool {
-        self.memory_budget.is_some() && !found.manifest.loading.pin
+    /// Returns whether a version waits for a request before it is loaded.
+    pub(crate) fn is_on_demand(&self, record: &ModelRecord, version: ModelVersion) -> bool {
+        let pinned = record.found.as_ref().is_some_and(|found| found.manifest.loading.pin);
+        self.memory_budget.is_some() && !pinned && !record.held.contains(&version)
     }
 
     fn min_residency(&self, edition: &Edition) -> Duration {
@@ -106,13 +110,13 @@ pub(crate) fn decide(
 }
 
 /// Returns the versions of a model that ought to be loadable now, were they asked for: those that the
-/// policy chooses and those that carry a label.
+/// policy chooses, those that carry a label and those that are held.
 pub(crate) fn chosen(record: &ModelRecord, now: Instant) -> BTreeSet<ModelVersion> {
     // What answers already is no less wanted while its files are being written anew.
     choose(record, |version, found| found.whole_at <= now || record.is_serving(version))
 }
 
-/// The policy's choice among the versions that `may` be chosen.
+/// The choice among the versions that `may` be chosen.
 fn choose(
     record: &ModelRecord,
     may: impl Fn(ModelVersion, &FoundVersion) -> bool,
@@ -121,8 +125,9 @@ fn choose(
     let whole = |version: &ModelVersion| {
         found.versions.get(version).is_some_and(|found| may(*version, found))
     };
+    let held = record.held.iter().copied().filter(whole);
     if let Some(Asked::Load { version: Some(number) }) = record.asked {
-        return [ModelVersion(number)].into_iter().filter(whole).collect();
+        return [ModelVersion(number)].into_iter().filter(whole).chain(held).collect();
     }
     let newest_first = || found.versions.keys().rev().copied().filter(whole);
     let mut chosen: BTreeSet<ModelVersion> = match &found.manifest.versions {
@@ -141,7 +146,15 @@ fn choose(
     };
     chosen.extend(found.manifest.labels.values().copied().filter(whole));
     chosen.extend(record.lead().into_values().filter(whole));
+    chosen.extend(held);
     chosen
+}
+
+/// Returns the versions that ought to be loadable now.
+fn wanted(policy: &Policy, record: &ModelRecord, now: Instant) -> BTreeSet<ModelVersion> {
+    let mut versions = chosen(record, now);
+    versions.retain(|version| is_asked_for(policy, record, *version));
+    versions
 }
 
 fn has_failed(record: &ModelRecord, found: &FoundModel, version: ModelVersion) -> bool {
@@ -150,12 +163,21 @@ fn has_failed(record: &ModelRecord, found: &FoundModel, version: ModelVersion) -
     failure.is_some()
 }
 
-/// Returns whether the model is to be served at all.
-pub(crate) fn is_asked_for(policy: &Policy, record: &ModelRecord) -> bool {
+/// Returns whether a version is to be served, should it be chosen.
+fn is_asked_for(policy: &Policy, record: &ModelRecord, version: ModelVersion) -> bool {
     match record.asked {
         Some(Asked::Load { .. }) => true,
         Some(Asked::Unload) => false,
-        None => !policy.explicit,
+        None => !policy.explicit || record.held.contains(&version),
+    }
+}
+
+/// Returns whether anything of the model is to be served.
+fn is_any_asked_for(policy: &Policy, record: &ModelRecord) -> bool {
+    match record.asked {
+        Some(Asked::Load { .. }) => true,
+        Some(Asked::Unload) => false,
+        None => !policy.explicit || !record.held.is_empty(),
     }
 }
 
@@ -179,14 +201,14 @@ fn decide_model(
     if let Some(settling) = found.and_then(|found| next_whole(found, now)) {
         decision.wake(name, settling);
     }
-    let asked_for = is_asked_for(policy, record);
+    let asked_for = is_any_asked_for(policy, record);
     if found.is_some_and(|found| found.blocked.is_some()) {
         if !asked_for {
             retire(record, name, (&BTreeSet::new(), false), false, decision);
         }
         return;
     }
-    let wanted = if asked_for { chosen(record, now) } else { BTreeSet::new() };
+    let wanted = wanted(policy, record, now);
     let is_in_memory = record.serving().next().is_some();
     let mut on_its_way = false;
     for &version in &wanted {
@@ -210,7 +232,7 @@ fn decide_model(
             }
             _ => {}
         }
-        let sleeps = found.is_some_and(|found| policy.is_on_demand(found));
+        let sleeps = policy.is_on_demand(record, version);
         let replaces = is_in_memory && replaces_something(record, &wanted, version);
         if sleeps && demanded.is_none() && !replaces {
             continue;
@@ -427,14 +449,14 @@ impl<'r> Room<'r> {
         true
     }
 
-    /// Everything in memory that is not pinned: when it may go, when it was used, what it takes.
+    /// Everything in memory that is neither pinned nor held: when it may go, when it was used, what it takes.
     fn on_demand(&self) -> impl Iterator<Item = (Instant, Instant, Id, u64)> {
         self.records.models.iter().flat_map(|(name, record)| {
             record.serving().filter_map(|(version, serving)| {
-                let pinned = serving.edition.manifest.loading.pin;
+                let stays = serving.edition.manifest.loading.pin || record.held.contains(&version);
                 let may_go = serving.since + self.policy.min_residency(&serving.edition);
                 let id = (name.clone(), version);
-                (!pinned).then_some((may_go, serving.last_used, id, serving.memory))
+                (!stays).then_some((may_go, serving.last_used, id, serving.memory))
             })
         })
     }
@@ -503,17 +525,17 @@ fn standing(
             "what is declared of it has problems; see the server's log".into(),
         );
     }
-    if !is_asked_for(policy, record) {
+    if !is_asked_for(policy, record, version) {
         return Standing::Unloaded;
     }
-    let on_demand = record.found.as_ref().is_some_and(|found| policy.is_on_demand(found));
+    let on_demand = policy.is_on_demand(record, version);
     let is_demanded = known.is_some_and(|known| known.demanded.is_some());
     let edition = record.found.as_ref().and_then(|found| found.edition(version));
     let failure = known.and_then(|known| known.failure_of(edition.as_ref()?));
     // Until it takes over, what it replaces answers.
     let replaces = on_demand
         && record.serving().next().is_some()
-        && replaces_something(record, &chosen(record, now), version);
+        && replaces_something(record, &wanted(policy, record, now), version);
     if let Some(failure) = failure {
         // While it is tried again it has still failed, as far as anybody can tell. On demand it is
         // tried again only when a request asks.

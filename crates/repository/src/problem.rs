@@ -64,6 +64,12 @@ impl Problem {
         self
     }
 
+    /// Returns what is wrong as one line, for who knows where.
+    pub(crate) fn without_place(&self) -> String {
+        let key = self.key.as_ref().map(|key| format!("{key}: ")).unwrap_or_default();
+        format!("{key}{}; {}", OneLine(&self.rule), OneLine(&self.remedy))
+    }
+
     /// Returns the problem as one about `model`.
     pub fn of_model(mut self, model: &ModelName) -> Self {
         self.model = Some(model.clone());

@@ -3,7 +3,7 @@
 //!
 //! Nothing here decides, and nothing here knows a clock: instants come from outside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -116,6 +116,8 @@ pub(crate) struct ModelRecord {
     /// `None` where no source holds it any more.
     pub(crate) found: Option<FoundModel>,
     pub(crate) asked: Option<Asked>,
+    /// What routes and roll-outs lead to.
+    pub(crate) held: BTreeSet<ModelVersion>,
     pub(crate) versions: BTreeMap<ModelVersion, VersionRecord>,
     /// Where labels lead now; see [`ModelRecord::lead`].
     pub(crate) labels: BTreeMap<Label, ModelVersion>,

@@ -8,6 +8,8 @@
 //! - one `.onnx` file; its name without the ending is the model's;
 //! - TensorFlow Serving's list of models, `models.config`, or the folder that holds it.
 //!
+//! A folder that holds `pipeline.toml` in place of a model is a pipeline.
+//!
 //! What is declared beside a model is read from its `model.toml`, else from the file of a foreign
 //! format ([`crate::formats`]). Which of the versions are served is not decided here.
 //!
@@ -29,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use outhaul_pipeline::Outline;
 use outhaul_types::{ModelManifest, ModelName, ModelVersion};
 
 use crate::Problem;
@@ -43,6 +46,8 @@ pub const MODEL_FILE: &str = "model.onnx";
 pub struct Scan {
     /// The models, in order of their names; each has at least one version.
     pub models: Vec<ModelFolder>,
+    /// The pipelines, in order of their names.
+    pub pipelines: Vec<PipelineFolder>,
     /// Versions that were found and cannot be served, since their model's manifest is wrong.
     pub refused: Vec<(ModelName, ModelVersion)>,
     /// Everything that is wrong.
@@ -62,6 +67,17 @@ pub struct ModelFolder {
     pub beside: Identity,
     /// Its versions, ascending.
     pub versions: Vec<VersionArtefact>,
+}
+
+/// One pipeline of models.
+#[derive(Debug, Clone)]
+pub struct PipelineFolder {
+    /// Its name.
+    pub name: ModelName,
+    /// The file that declares it.
+    pub path: PathBuf,
+    /// What is declared, or what is wrong with that; the problems tell all of it.
+    pub outline: Result<Arc<Outline>, Arc<str>>,
 }
 
 /// One version of a model.
@@ -101,27 +117,63 @@ impl Identity {
 ///
 /// Where two paths hold models of one name, the first path's is taken and the other is a problem.
 pub fn scan<P: AsRef<Path>>(paths: &[P]) -> Scan {
-    let mut models: BTreeMap<ModelName, ModelFolder> = BTreeMap::new();
+    let mut all = Named::default();
     let (mut refused, mut problems) = (Vec::new(), Vec::new());
     for path in paths {
         let mut found = folder::scan_path(path.as_ref());
         problems.append(&mut found.problems);
         refused.append(&mut found.refused);
-        for model in found.models {
-            match models.get(&model.name) {
-                Some(first) => problems.push(twice(&model, first)),
-                None => drop(models.insert(model.name.clone(), model)),
-            }
-        }
+        let models = found.models.into_iter().map(|model| all.add(model));
+        problems.extend(models.filter_map(Result::err).collect::<Vec<_>>());
+        let pipelines = found.pipelines.into_iter().map(|pipeline| all.add_pipeline(pipeline));
+        problems.extend(pipelines.filter_map(Result::err).collect::<Vec<_>>());
     }
     // A sound model of the same name elsewhere is served.
-    refused.retain(|(name, _)| !models.contains_key(name));
-    Scan { models: models.into_values().collect(), refused, problems }
+    refused.retain(|(name, _)| all.place_of(name).is_none());
+    all.into_scan(refused, problems)
 }
 
-fn twice(model: &ModelFolder, first: &ModelFolder) -> Problem {
-    let rule = format!("the model '{}' is taken from {} already", model.name, first.path.display());
-    Problem::of_place(model.path.display(), rule, "rename one of the two").of_model(&model.name)
+/// Models and pipelines by their names, of which each is there once.
+#[derive(Default)]
+struct Named {
+    models: BTreeMap<ModelName, ModelFolder>,
+    pipelines: BTreeMap<ModelName, PipelineFolder>,
+}
+
+impl Named {
+    fn add(&mut self, model: ModelFolder) -> Result<(), Problem> {
+        self.is_free(&model.name, &model.path)?;
+        self.models.insert(model.name.clone(), model);
+        Ok(())
+    }
+
+    fn add_pipeline(&mut self, pipeline: PipelineFolder) -> Result<(), Problem> {
+        self.is_free(&pipeline.name, &pipeline.path)?;
+        self.pipelines.insert(pipeline.name.clone(), pipeline);
+        Ok(())
+    }
+
+    fn place_of(&self, name: &ModelName) -> Option<&Path> {
+        let model = self.models.get(name).map(|model| &model.path);
+        let place = model.or_else(|| self.pipelines.get(name).map(|pipeline| &pipeline.path));
+        place.map(PathBuf::as_path)
+    }
+
+    fn is_free(&self, name: &ModelName, path: &Path) -> Result<(), Problem> {
+        let Some(first) = self.place_of(name) else { return Ok(()) };
+        let rule = format!("the model '{name}' is taken from {} already", first.display());
+        Err(Problem::of_place(path.display(), rule, "rename one of the two").of_model(name))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.models.is_empty() && self.pipelines.is_empty()
+    }
+
+    fn into_scan(self, refused: Vec<(ModelName, ModelVersion)>, problems: Vec<Problem>) -> Scan {
+        let models = self.models.into_values().collect();
+        let pipelines = self.pipelines.into_values().collect();
+        Scan { models, pipelines, refused, problems }
+    }
 }
 
 fn is_onnx(path: &Path) -> bool {

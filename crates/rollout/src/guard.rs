@@ -14,7 +14,8 @@ pub enum Guard {
         /// From 0 to 1.
         below: f64,
     },
-    /// The candidate fails at most so many times as often as the other variant: `error_rate<1.5x`.
+    /// The candidate fails at most so many times as often as the other variant: `error_rate<1.5x`. Where the
+    /// other one fails less often than [`ERROR_FLOOR`], that stands in for its rate.
     ErrorRatio {
         /// At least 1.
         below: f64,
@@ -38,6 +39,33 @@ pub enum Guard {
         /// From 0 to 1.
         below: f64,
     },
+}
+
+/// The rate of errors below which nobody minds a ratio: 0.1 %.
+pub const ERROR_FLOOR: f64 = 0.001;
+
+impl Guard {
+    /// Returns whether it compares the candidate with the other variant, so that it says nothing of a candidate
+    /// that gets all requests.
+    pub fn is_relative(&self) -> bool {
+        match self {
+            Guard::ErrorRate { .. } | Guard::Latency { .. } => false,
+            Guard::ErrorRatio { .. } | Guard::LatencyRatio { .. } | Guard::Disagreement { .. } => {
+                true
+            }
+        }
+    }
+
+    /// Returns its limit: a share from 0 to 1, a latency in seconds, or a ratio.
+    pub fn limit(&self) -> f64 {
+        match *self {
+            Guard::ErrorRate { below }
+            | Guard::ErrorRatio { below }
+            | Guard::LatencyRatio { below, .. }
+            | Guard::Disagreement { below } => below,
+            Guard::Latency { below, .. } => below.as_secs_f64(),
+        }
+    }
 }
 
 /// A text that is no guard.

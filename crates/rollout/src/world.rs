@@ -4,7 +4,7 @@
 //! change raises its generation by one; a store keeps it under one key and refuses a change that was made from an
 //! older generation. Its JSON form is what the store holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use outhaul_types::{Destination, ModelName, RouteSpec, duration};
@@ -128,6 +128,40 @@ impl Rollout {
     /// Returns whether it still changes the route by itself or on request.
     pub fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Preparing | Phase::Stepping | Phase::Paused)
+    }
+
+    /// Returns the candidate's share of the step under way, in percent.
+    pub fn share(&self) -> f64 {
+        match self.phase {
+            Phase::Stepping | Phase::Paused | Phase::Promoted => {
+                self.spec.steps.get(self.step).copied().unwrap_or(0.0)
+            }
+            Phase::Preparing | Phase::RolledBack | Phase::Aborted => 0.0,
+        }
+    }
+
+    /// Returns whether the candidate gets all requests, so that there is nothing to compare it with.
+    pub fn candidate_is_alone(&self) -> bool {
+        self.share() >= 100.0
+    }
+
+    /// Returns what the candidate is compared with: all other targets of the route.
+    pub fn others(&self) -> impl Iterator<Item = &Destination> {
+        let targets = self.before.targets.iter().map(|target| &target.to);
+        targets.filter(|to| **to != self.spec.to)
+    }
+}
+
+impl World {
+    /// Returns every destination that has to stay in memory: those that routes lead to, the candidates of open
+    /// roll-outs, and what a roll-out that is open or promoted may be rolled back to.
+    pub fn kept(&self) -> HashSet<&Destination> {
+        let routes = self.routes.values().flat_map(|record| record.spec.destinations());
+        let open = self.rollouts.values().filter(|rollout| rollout.is_open());
+        let reversible = |rollout: &&Rollout| rollout.is_open() || rollout.phase == Phase::Promoted;
+        let before = self.rollouts.values().filter(reversible);
+        let before = before.flat_map(|rollout| rollout.before.destinations());
+        routes.chain(open.map(|rollout| &rollout.spec.to)).chain(before).collect()
     }
 }
 

@@ -63,7 +63,9 @@ pub enum RouterError {
         most: usize,
     },
     /// The `priority` parameter is no level at all.
-    #[error("parameter 'priority' must be a whole number, at least 0")]
+    #[error(
+        "parameter 'priority' must be a whole number, at least 0, or interactive, normal or background"
+    )]
     NoPriority,
     /// The model has no such level of priority.
     #[error(transparent)]
@@ -100,11 +102,49 @@ pub enum RouterError {
         /// What the request named.
         target: String,
     },
-    /// A model elsewhere is asked for where none can be reached.
-    #[error("'{url}' cannot be asked: this process asks no other servers")]
-    NoRemotes {
+    /// A model elsewhere gave no answer.
+    #[error("'{url}' gave no answer: {message}")]
+    Remote {
+        /// The model's address.
+        url: Name,
+        /// What is the matter, in our terms.
+        kind: ErrorKind,
+        /// What the other server said, or what became of the connection.
+        message: String,
+    },
+    /// The destination failed so often lately that it was not asked.
+    #[error("'{destination}' is left in peace for a while, since it failed too often")]
+    OpenCircuit {
+        /// What was not asked.
+        destination: String,
+    },
+    /// The destination was given up, so that another could be asked in time.
+    #[error("'{destination}' gave no answer within {limit:?}")]
+    GivenUp {
+        /// What was given up.
+        destination: String,
+        /// The time that it had.
+        limit: std::time::Duration,
+    },
+    /// Routes, fallbacks and pipelines lead in a circle, here or over several servers.
+    #[error("the request was passed on {depth} times: routes, fallbacks or pipelines lead in a circle")]
+    TooDeep {
+        /// How often it was passed on.
+        depth: u8,
+    },
+    /// Nothing is known of a model elsewhere that a contract needs to know.
+    #[error("what '{url}' takes and gives is not known here: ask it with tensors, over /v2")]
+    NotDescribed {
         /// The model's address.
         url: String,
+    },
+    /// The caller sends more requests than it may.
+    #[error("caller '{caller}' is above its rate: try again in {:.3} s", retry_after.as_secs_f64())]
+    RateLimited {
+        /// Who.
+        caller: Name,
+        /// When a request will be let in again.
+        retry_after: std::time::Duration,
     },
     /// The `timeout` parameter is not a number of microseconds.
     #[error("parameter 'timeout' must be a whole number of microseconds, at least 0")]
@@ -117,6 +157,9 @@ pub enum RouterError {
         /// Why.
         reason: String,
     },
+    /// A pipeline gave no answer.
+    #[error(transparent)]
+    Pipeline(#[from] crate::PipelineError),
     /// The queue or the engine gave no answer.
     #[error(transparent)]
     Queue(#[from] QueueError),
@@ -145,8 +188,12 @@ impl Classify for RouterError {
             | RouterError::UnknownLabel { .. } => ErrorKind::NotFound,
             RouterError::NotInTime { .. } => ErrorKind::DeadlineExceeded,
             RouterError::Asked(error) => error.kind(),
-            RouterError::NoRepository | RouterError::NoRemotes { .. } => ErrorKind::Unsupported,
+            RouterError::NoRepository
+            | RouterError::NotDescribed { .. } => ErrorKind::Unsupported,
             RouterError::NotReady { .. } => ErrorKind::NotReady,
+            RouterError::Remote { kind, .. } => *kind,
+            RouterError::OpenCircuit { .. } | RouterError::TooDeep { .. } => ErrorKind::Unavailable,
+            RouterError::GivenUp { .. } => ErrorKind::DeadlineExceeded,
             RouterError::Bind(_)
             | RouterError::BadTimeout
             | RouterError::NoPriority
@@ -155,19 +202,32 @@ impl Classify for RouterError {
             | RouterError::TargetNotAllowed { .. }
             | RouterError::NotClassifiable { .. } => ErrorKind::InvalidInput,
             RouterError::Transform(error) => error.kind(),
-            RouterError::PreparingFull { .. } => ErrorKind::Overloaded,
+            RouterError::PreparingFull { .. } | RouterError::RateLimited { .. } => {
+                ErrorKind::Overloaded
+            }
             RouterError::PreparingPanicked => ErrorKind::Internal,
             RouterError::NoRowEach { .. } => ErrorKind::InvalidInput,
             RouterError::Parts(_) => ErrorKind::EngineFailed,
             RouterError::Reshape(error) => error.kind(),
+            RouterError::Pipeline(error) => error.kind(),
             RouterError::Queue(error) => error.kind(),
         }
     }
 
     fn client_message(&self) -> String {
         match self {
+            RouterError::Pipeline(error) => error.client_message(),
             RouterError::Queue(error) => error.client_message(),
             RouterError::Asked(error) => error.client_message(),
+            RouterError::OpenCircuit { .. } => {
+                "the model failed too often lately and is left in peace for a while".to_owned()
+            }
+            RouterError::GivenUp { .. } => "the model gave no answer in time".to_owned(),
+            // Where it lies, and what it tells of itself, is for the operator.
+            RouterError::Remote { kind, message, .. } => match kind.is_ours() {
+                true => "the server that this model lies on gave no answer".to_owned(),
+                false => message.clone(),
+            },
             _ => self.to_string(),
         }
     }

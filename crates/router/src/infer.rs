@@ -11,7 +11,9 @@ use outhaul_types::{
 };
 use smallvec::SmallVec;
 
-use crate::{Router, RouterError, Served, ServedVersion, classify, routes};
+use crate::fallback::MOST_DEPTH;
+use crate::callers::asked_level;
+use crate::{Router, RouterError, Served, ServedVersion, classify};
 
 impl Router {
     /// Answers one request. Dropping the future gives the request up: if it still waits, it is never
@@ -30,9 +32,15 @@ impl Router {
         context: &RequestContext,
     ) -> Result<InferResponse, RouterError> {
         let started = Instant::now();
-        if routes::is_open(&request.version)
-            && let Some(route) = self.routes.load().route(&request.model).map(Arc::clone)
-        {
+        if context.depth > MOST_DEPTH {
+            return Err(RouterError::TooDeep { depth: context.depth });
+        }
+        // Steps of a pipeline are part of a request that was counted.
+        if context.depth == 0 {
+            self.callers.admit(context.caller.as_ref(), started)?;
+        }
+        let _answering = self.shadows.enter(context);
+        if let Some(route) = self.route_of(&request.model, &request.version) {
             return self.infer_routed(route, request, context, started).await;
         }
         if let Some(asked) = context.target.as_deref() {
@@ -42,10 +50,11 @@ impl Router {
             }
             return self.infer_at(asked, request, context, started).await;
         }
-        self.infer_model(request, context, started).await
+        self.infer_or_fall(request, context, started).await
     }
 
-    /// Answers a request on one of this process's models, whatever routes say of its name.
+    /// Answers a request on one of this process's models, whatever routes say of its name and whatever is declared
+    /// for when it gives no answer.
     pub(crate) async fn infer_model(
         &self,
         request: InferRequest,
@@ -60,6 +69,9 @@ impl Router {
                 let served = self.awake(&request.model, &request.version, limit, started).await?;
                 load = started.elapsed();
                 served
+            }
+            Err(Unresolved::UnknownModel) => {
+                return self.infer_pipeline(request, context, started).await;
             }
             Err(reason) => return Err(RouterError::unresolved(&request.model, reason)),
         };
@@ -99,7 +111,7 @@ impl Router {
             let (rows, most) = (share.rows(), served.max_request_rows());
             return Err(RouterError::TooManyRows { rows, most });
         }
-        let admission = admission(served, &request.parameters, context, started)?;
+        let admission = self.admission(served, &request.parameters, context, started)?;
         let answer = served.queue().infer(inputs, share, admission).await?;
         let outputs = served.reshapes().outward(answer.outputs)?;
         let outputs = name_outputs(served, &selected, outputs, &request.outputs)?;
@@ -154,38 +166,31 @@ impl Router {
             }
         }
     }
-}
 
-/// Under what terms a request waits for an instance.
-pub(crate) fn admission(
-    served: &ServedVersion,
-    parameters: &Parameters,
-    context: &RequestContext,
-    started: Instant,
-) -> Result<Admission, RouterError> {
-    let levels = served.queue().levels();
-    let level = levels.level(asked_priority(parameters)?)?;
-    let own = Deadline::after(started, served.timeout());
-    let asked = match levels.allows_override(level) {
-        true => asked_deadline(parameters, context, started)?,
-        false => context.deadline,
-    };
-    Ok(Admission { deadline: Deadline::earlier(own, asked), level })
-}
-
-/// The `priority` parameter, as Triton's clients send it: 1 is the most urgent, 0 leaves it to the
-/// model.
-fn asked_priority(parameters: &Parameters) -> Result<Option<u64>, RouterError> {
-    match parameters.get("priority") {
-        None => Ok(None),
-        Some(Parameter::Int(level)) if *level >= 0 => Ok(Some(level.unsigned_abs())),
-        Some(_) => Err(RouterError::NoPriority),
+    /// Under what terms a request waits for an instance.
+    pub(crate) fn admission(
+        &self,
+        served: &ServedVersion,
+        parameters: &Parameters,
+        context: &RequestContext,
+        started: Instant,
+    ) -> Result<Admission, RouterError> {
+        let levels = served.queue().levels();
+        let terms = self.callers.terms(context.caller.as_ref());
+        let level = asked_level(levels, parameters, context, terms.priority)?;
+        let own = Deadline::after(started, served.timeout());
+        let asked = match levels.allows_override(level) {
+            true => asked_deadline(parameters, context, started)?,
+            false => context.deadline,
+        };
+        let deadline = Deadline::earlier(own, asked);
+        Ok(Admission { deadline, level, caller: terms.key, weight: terms.weight })
     }
 }
 
 /// The earlier of the caller's deadline and the `timeout` parameter (microseconds, as Triton's clients
 /// send it).
-fn asked_deadline(
+pub(crate) fn asked_deadline(
     parameters: &Parameters,
     context: &RequestContext,
     now: Instant,

@@ -10,13 +10,19 @@
 //!
 //! Bytes and sockets are not known here, nor are engines: see `protocol`, `server` and `engine`.
 
+mod callers;
+mod circuit;
 mod classify;
 mod declared;
+mod default_answer;
 mod describe;
 mod error;
+mod fallback;
 mod infer;
 mod look;
+mod pipeline;
 mod preparing;
+mod remote;
 mod routed;
 mod routes;
 mod served;
@@ -32,15 +38,17 @@ use outhaul_monitor::Monitor;
 use outhaul_repository::{Catalog, Handle, Resident};
 use outhaul_scheduler::Arriving;
 
+pub use callers::{ANONYMOUS, Callers, MOST_UNNAMED, Terms};
 pub use declared::{Declared, DeclaredError};
+pub use default_answer::{DefaultError, check_default};
 pub use describe::{BatchMode, ModelDescription, Standing, VersionStatus};
 pub use error::RouterError;
-pub(crate) use infer::admission;
 pub use outhaul_repository::{AddError, Added, AskError};
+pub use pipeline::PipelineError;
 pub use routed::{OnPredicted, Predicted};
 pub use routes::{Route, RouteTable, Variant};
 pub use served::{ServedVersion, StartError, VersionPlan};
-pub use shadow::Shadowing;
+pub use shadow::{Compared, Machine, ShadowExample, ShadowReport, Shadowing, compare};
 pub use warmup::{InputError, WarmedUp, WarmupError, warm_up};
 
 /// A version in memory, as the catalog holds it.
@@ -73,10 +81,20 @@ pub struct Router {
     was_ready: AtomicBool,
     /// Where texts, pictures and rows become tensors.
     preparing: preparing::Preparing,
+    /// What callers may do.
+    callers: Callers,
     /// Where requests go that leave the version open.
     routes: ArcSwap<RouteTable>,
+    /// The pipelines that the catalog knows of, held against their models.
+    pipelines: pipeline::Pipelines,
     /// Who is told of predictions on routes with feedback.
     on_predicted: OnceLock<OnPredicted>,
+    /// What copies of requests to shadows share.
+    shadows: shadow::Shadows,
+    /// The circuits of models here that have a fallback.
+    circuits: circuit::Circuits,
+    /// Models of other servers.
+    remotes: remote::Remotes,
     /// Itself, for work that goes on after an answer; dangling where nobody shared it.
     me: Weak<Router>,
 }
@@ -91,8 +109,13 @@ impl Router {
             added: None,
             was_ready: AtomicBool::new(false),
             preparing: preparing::Preparing::default(),
+            callers: Callers::default(),
             routes: ArcSwap::default(),
+            pipelines: pipeline::Pipelines::default(),
             on_predicted: OnceLock::new(),
+            shadows: shadow::Shadows::new(Machine::this()),
+            circuits: circuit::Circuits::default(),
+            remotes: remote::Remotes::default(),
             me: Weak::new(),
         }
     }
@@ -107,6 +130,16 @@ impl Router {
         Router { added: Some(added), ..self }
     }
 
+    /// Returns the router with another machine, whose free cores shadows may use.
+    pub fn with_machine(self, machine: Machine) -> Self {
+        Router { shadows: shadow::Shadows::new(machine), ..self }
+    }
+
+    /// Returns the router with what its callers may do.
+    pub fn with_callers(self, callers: Callers) -> Self {
+        Router { callers, ..self }
+    }
+
     /// Shares the router, which can then do work after an answer: shadows and hedged requests need it.
     pub fn shared(self) -> Arc<Self> {
         Arc::new_cyclic(|me| Router { me: me.clone(), ..self })
@@ -119,6 +152,7 @@ impl Router {
 
     /// Replaces the routes. Requests that were dealt before go on by the old ones.
     pub fn set_routes(&self, table: Arc<RouteTable>) {
+        self.shadows.expect(table.routes().iter().any(|route| route.shadow().is_some()));
         self.routes.store(table);
     }
 

@@ -5,15 +5,19 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use outhaul_monitor::ModelStatistics;
-use outhaul_repository::{ModelEntry, Snapshot, Unresolved, VersionState};
+use outhaul_repository::{AskError, ModelEntry, Snapshot, Unresolved, VersionState};
 use outhaul_types::{Deadline, ModelName, ModelVersion, VersionChoice};
 
-use crate::{Announced, ModelDescription, Router, RouterError, Served, VersionStatus};
+use crate::{Announced, ModelDescription, PipelineError, Router, RouterError, Served, VersionStatus};
 
 impl Router {
     /// Announces a request whose body is still being read, so that a batch may wait for it. `None`
     /// where there is nothing to announce it to; reading goes on all the same.
     pub fn announce(&self, model: &str, version: &VersionChoice) -> Option<Announced> {
+        if self.route_of(model, version).is_some() {
+            // Which variant it will be is not decided yet.
+            return None;
+        }
         let served = self.catalog.resolve(model, version).ok()?;
         let arriving = served.gains_from_batches().then(|| served.queue().announce())?;
         Some(Announced { arriving, _served: served })
@@ -31,9 +35,25 @@ impl Router {
         version: &VersionChoice,
         deadline: Option<Deadline>,
     ) -> Result<Arc<ModelDescription>, RouterError> {
+        if let Some(route) = self.route_of(model, version) {
+            return self.describe_route(&route, deadline).await;
+        }
+        self.describe_model(model, version, deadline).await
+    }
+
+    /// Describes a model of this process, whatever routes say of its name.
+    pub(crate) async fn describe_model(
+        &self,
+        model: &str,
+        version: &VersionChoice,
+        deadline: Option<Deadline>,
+    ) -> Result<Arc<ModelDescription>, RouterError> {
         let served = match self.catalog.resolve(model, version) {
             Err(Unresolved::Asleep(_)) => {
                 self.awake(model, version, deadline, Instant::now()).await?
+            }
+            Err(Unresolved::UnknownModel) => {
+                return self.describe_pipeline(model, version, deadline).await;
             }
             resolved => resolved.map_err(|reason| RouterError::unresolved(model, reason))?,
         };
@@ -51,9 +71,22 @@ impl Router {
         model: &str,
         version: &VersionChoice,
     ) -> Result<ModelName, RouterError> {
+        if let Some(route) = self.route_of(model, version) {
+            return self.route_readiness(&route);
+        }
+        self.model_readiness(model, version)
+    }
+
+    /// The same for a model of this process, whatever routes say of its name.
+    pub(crate) fn model_readiness(
+        &self,
+        model: &str,
+        version: &VersionChoice,
+    ) -> Result<ModelName, RouterError> {
         let snapshot = self.catalog.snapshot();
         match (snapshot.resolve(model, version), snapshot.model(model)) {
             (Ok(_) | Err(Unresolved::Asleep(_)), Some(entry)) => Ok(entry.name().clone()),
+            (Err(Unresolved::UnknownModel), _) => self.pipeline_readiness(model, version),
             (Err(reason), _) => Err(RouterError::unresolved(model, reason)),
             (_, None) => Err(unknown(model)),
         }
@@ -70,7 +103,13 @@ impl Router {
         version: Option<ModelVersion>,
     ) -> Result<(), RouterError> {
         let repository = self.repository.as_ref().ok_or(RouterError::NoRepository)?;
-        Ok(repository.load(model, version).await?)
+        match repository.load(model, version).await {
+            // The look that this made may have found it.
+            Err(AskError::UnknownModel(_)) if self.has_pipeline(model) => {
+                self.load_pipeline(model).await
+            }
+            loaded => Ok(loaded?),
+        }
     }
 
     /// Unloads a model: see [`Handle::unload`].
@@ -80,6 +119,9 @@ impl Router {
     /// Fails where there is no such model, or no repository to ask.
     pub async fn unload(&self, model: &str) -> Result<(), RouterError> {
         let repository = self.repository.as_ref().ok_or(RouterError::NoRepository)?;
+        if self.has_pipeline(model) {
+            return Err(PipelineError::NotUnloaded { pipeline: model.into() }.into());
+        }
         Ok(repository.unload(model).await?)
     }
 
@@ -90,7 +132,13 @@ impl Router {
             let versions = ModelEntry::versions(entry).iter();
             versions.map(move |version| VersionStatus::of(entry, version))
         };
-        snapshot.models().into_iter().flat_map(status).collect()
+        let mut all: Vec<_> = snapshot.models().into_iter().flat_map(status).collect();
+        let pipelines = self.pipeline_statuses();
+        if !pipelines.is_empty() {
+            all.extend(pipelines);
+            all.sort_by(|left, right| left.name.cmp(&right.name));
+        }
+        all
     }
 
     /// Returns the numbers of a model's versions that answer, at once or once they are loaded,
@@ -101,7 +149,9 @@ impl Router {
     /// Fails where there is no such model.
     pub fn versions(&self, model: &str) -> Result<Vec<ModelVersion>, RouterError> {
         let snapshot = self.catalog.snapshot();
-        let entry = snapshot.model(model).ok_or_else(|| unknown(model))?;
+        let Some(entry) = snapshot.model(model) else {
+            return self.pipeline_versions(model);
+        };
         let answering = entry.versions().iter().filter(|entry| answers(&entry.state));
         Ok(answering.map(|entry| entry.version).collect())
     }
@@ -118,12 +168,14 @@ impl Router {
         version: &VersionChoice,
     ) -> Result<Vec<(ModelName, ModelVersion, ModelStatistics)>, RouterError> {
         let snapshot = self.catalog.snapshot();
+        if let Some(model) = model
+            && snapshot.model(model).is_none()
+        {
+            return self.statistics_of_pipeline(model, version);
+        }
         let served = match (model, version) {
             (None, _) => ready_versions(&snapshot, None),
-            (Some(model), VersionChoice::Latest) => {
-                snapshot.model(model).ok_or_else(|| unknown(model))?;
-                ready_versions(&snapshot, Some(model))
-            }
+            (Some(model), VersionChoice::Latest) => ready_versions(&snapshot, Some(model)),
             (Some(model), VersionChoice::Exact(_) | VersionChoice::Label(_)) => {
                 let served = snapshot.resolve(model, version);
                 vec![Arc::clone(served.map_err(|reason| RouterError::unresolved(model, reason))?)]
@@ -133,7 +185,11 @@ impl Router {
             let description = served.description();
             (description.name.clone(), description.version, served.metrics().statistics())
         };
-        Ok(served.iter().map(numbers).collect())
+        let mut all: Vec<_> = served.iter().map(numbers).collect();
+        if model.is_none() {
+            all.extend(self.pipeline_statistics());
+        }
+        Ok(all)
     }
 
     /// Returns whether traffic may come: everything that was there at the start has been loaded or has
@@ -143,6 +199,8 @@ impl Router {
         if self.repository.as_ref().is_some_and(|repository| !repository.has_looked()) {
             return false;
         }
+        // Whoever asks whether models are ready makes pipelines be looked at too: what is wrong is told early.
+        drop(self.pipelines());
         let snapshot = self.catalog.snapshot();
         let models = snapshot.models();
         let states = || models.iter().flat_map(|model| model.versions()).map(|entry| &entry.state);

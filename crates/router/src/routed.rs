@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use outhaul_types::{
-    Classify, Destination, InferRequest, InferResponse, ModelName, Name, RequestContext,
+    Deadline, Destination, InferRequest, InferResponse, ModelName, Name, RequestContext,
+    VersionChoice,
 };
 
-use crate::routes::{Choice, Route};
-use crate::{Router, RouterError};
+use crate::fallback::Chosen;
+use crate::routes::{Choice, Route, Variant};
+use crate::{ModelDescription, Router, RouterError};
 
 /// A prediction that a route with `feedback` made, so that an outcome can be joined to it.
 #[derive(Clone, Debug)]
@@ -56,11 +58,16 @@ impl Router {
         started: Instant,
     ) -> Result<InferResponse, RouterError> {
         let variant = &route.variants()[chosen];
-        let answer = self.infer_at(&variant.to, request, context, started).await;
-        let outcome = answer.as_ref().map(drop).map_err(Classify::kind);
-        variant.metrics.record(outcome, started.elapsed());
+        let draft = self.draft(route, variant, &request, context);
+        let way = Chosen { route, variant: chosen };
+        let answer = self.infer_chosen(way, request, context, started).await;
+        let took = started.elapsed();
         let response = via(answer?, route, variant.name.clone());
+        let Some(variant) = answered_by(&response, route, variant) else {
+            return Ok(response);
+        };
         if route.spec().feedback
+            && !context.shadow
             && let Some(tell) = self.on_predicted.get()
         {
             tell(Predicted {
@@ -70,7 +77,80 @@ impl Router {
                 answer: response.clone(),
             });
         }
+        if let Some(draft) = draft.filter(|_| !is_fallback(&response)) {
+            self.shadow(draft, &response, context, took);
+        }
         Ok(response)
+    }
+
+    /// Returns the route of a request that leaves the version open.
+    pub(crate) fn route_of(&self, model: &str, version: &VersionChoice) -> Option<Arc<Route>> {
+        match version {
+            VersionChoice::Latest => self.routes.load().route(model).map(Arc::clone),
+            VersionChoice::Exact(_) | VersionChoice::Label(_) => None,
+        }
+    }
+
+    /// Describes what a route leads to: the variant with the largest share that can be described. All variants
+    /// take and give the same, or a request to one could not be answered by another.
+    pub(crate) async fn describe_route(
+        &self,
+        route: &Route,
+        deadline: Option<Deadline>,
+    ) -> Result<Arc<ModelDescription>, RouterError> {
+        let mut first_error = None;
+        for index in route.by_share() {
+            match self.describe_destination(&route.variants()[index].to, deadline).await {
+                Ok(description) => return Ok(description),
+                Err(error) => drop(first_error.get_or_insert(error)),
+            }
+        }
+        Err(first_error.unwrap_or_else(|| RouterError::UnknownModel {
+            model: route.name().as_str().into(),
+        }))
+    }
+
+    /// Describes what answers at a destination, whatever routes say of its name.
+    pub(crate) async fn describe_destination(
+        &self,
+        destination: &Destination,
+        deadline: Option<Deadline>,
+    ) -> Result<Arc<ModelDescription>, RouterError> {
+        match destination {
+            Destination::Model { name, version } => {
+                self.describe_model(name.as_str(), version, deadline).await
+            }
+            Destination::Remote(url) => Err(RouterError::NotDescribed { url: url.to_string() }),
+        }
+    }
+
+    /// Returns the route's name where one of its variants would answer.
+    pub(crate) fn route_readiness(&self, route: &Route) -> Result<ModelName, RouterError> {
+        let mut first_error = None;
+        for index in route.by_share() {
+            match self.destination_readiness(&route.variants()[index].to) {
+                Ok(()) => return Ok(route.name().clone()),
+                Err(error) => drop(first_error.get_or_insert(error)),
+            }
+        }
+        Err(first_error.unwrap_or_else(|| RouterError::UnknownModel {
+            model: route.name().as_str().into(),
+        }))
+    }
+
+    /// Tells whether a destination would answer now, or once it is loaded for a request. Of a model elsewhere
+    /// nothing is known before it is asked.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the reason why it would not.
+    pub fn destination_readiness(&self, destination: &Destination) -> Result<(), RouterError> {
+        match destination {
+            Destination::Model { name, version } => {
+                self.model_readiness(name.as_str(), version).map(drop)
+            }
+            Destination::Remote(_) => Ok(()),
+        }
     }
 
     /// Answers a request at one destination, whatever routes say of its name.
@@ -87,11 +167,51 @@ impl Router {
                     request.model = name.as_str().into();
                 }
                 request.version = version.clone();
-                self.infer_model(request, context, started).await
+                self.infer_or_fall(request, context, started).await
             }
-            Destination::Remote(url) => Err(RouterError::NoRemotes { url: url.to_string() }),
+            Destination::Remote(url) => {
+                self.remotes.ask(url, request, context, &self.monitor).await
+            }
         }
     }
+
+    /// The same without what is declared beside the model for when it gives no answer.
+    pub(crate) async fn infer_alone(
+        &self,
+        destination: &Destination,
+        mut request: InferRequest,
+        context: &RequestContext,
+        started: Instant,
+    ) -> Result<InferResponse, RouterError> {
+        match destination {
+            Destination::Model { name, version } => {
+                if request.model != name.as_str() {
+                    request.model = name.as_str().into();
+                }
+                request.version = version.clone();
+                self.infer_model(request, context, started).await
+            }
+            Destination::Remote(url) => {
+                self.remotes.ask(url, request, context, &self.monitor).await
+            }
+        }
+    }
+}
+
+/// The variant that gave an answer; `None` where no variant did.
+fn answered_by<'r>(
+    response: &InferResponse,
+    route: &'r Route,
+    chosen: &'r Variant,
+) -> Option<&'r Variant> {
+    match response.via.as_ref().and_then(|via| via.fallback.as_ref()) {
+        None => Some(chosen),
+        Some(fallback) => route.variants().iter().find(|variant| variant.name == *fallback),
+    }
+}
+
+fn is_fallback(response: &InferResponse) -> bool {
+    response.via.as_ref().is_some_and(|via| via.fallback.is_some())
 }
 
 /// Notes on an answer which route and variant it came by.

@@ -24,14 +24,14 @@ use outhaul_monitor::TrafficMetrics;
 use outhaul_monitor::traffic::VariantMetrics;
 use outhaul_types::{
     Destination, InferRequest, ModelName, Name, Parameter, RequestContext, RouteSpec, StickyKey,
-    Tensor, VersionChoice,
+    Tensor,
 };
 
 use crate::RouterError;
 use crate::shadow::Shadowing;
 
 /// 2^64 over the golden ratio: its multiples are spread as evenly as any sequence can be.
-const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+pub(crate) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// All routes at one moment.
 #[derive(Default)]
@@ -54,8 +54,8 @@ impl RouteTable {
             let route = match earlier.routes.get(name) {
                 Some(same) if *same.spec == *spec => Arc::clone(same),
                 before => {
-                    let dealt = before.map_or(0, |route| route.dealt.load(Ordering::Relaxed));
-                    Arc::new(Route::new(name, spec.clone(), dealt, metrics))
+                    let before = before.map(|before| &**before);
+                    Arc::new(Route::new(name, spec.clone(), before, metrics))
                 }
             };
             (name.clone(), route)
@@ -127,7 +127,15 @@ pub(crate) enum Choice<'a> {
 }
 
 impl Route {
-    fn new(name: &ModelName, spec: RouteSpec, dealt: u64, metrics: &TrafficMetrics) -> Self {
+    /// Makes the route; what it was before goes on where it stood.
+    fn new(
+        name: &ModelName,
+        spec: RouteSpec,
+        before: Option<&Route>,
+        metrics: &TrafficMetrics,
+    ) -> Self {
+        let dealt = before.map_or(0, |route| route.dealt.load(Ordering::Relaxed));
+        let shadow_before = before.and_then(|route| route.shadow.as_ref());
         let shares = spec.shares();
         let mut sum = 0.0;
         let cumulative = shares.iter().map(|share| {
@@ -139,8 +147,10 @@ impl Route {
             let metrics = metrics.variant(name, &variant);
             Variant { to: target.to.clone(), name: variant, share, metrics }
         };
-        let shadow = spec.shadow.as_ref().map(|shadow| {
-            Arc::new(Shadowing::new(shadow, metrics.shadow(name, &shadow.to.to_string())))
+        let shadow = spec.shadow.as_ref().map(|shadow| match shadow_before {
+            // Its worst examples are worth keeping while a roll-out moves the shares.
+            Some(same) if same.spec() == shadow => Arc::clone(same),
+            _ => Arc::new(Shadowing::new(shadow, metrics.shadow(name, &shadow.to.to_string()))),
         });
         Route {
             name: name.clone(),
@@ -279,11 +289,6 @@ fn first_element(tensor: &Tensor) -> Option<Name> {
             Some(hex.collect::<String>().into())
         }
     }
-}
-
-/// Whether a request may be for a route: it leaves the version open.
-pub(crate) fn is_open(version: &VersionChoice) -> bool {
-    matches!(version, VersionChoice::Latest)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use outhaul_types::{
 };
 
 use crate::declared::{Declared, Reshapes};
+use crate::default_answer::check_default;
 use crate::preparing::InPreparation;
 use crate::warmup::{WarmupError, warm_up};
 use crate::{BatchMode, ModelDescription};
@@ -52,8 +53,13 @@ impl VersionPlan {
     ///
     /// # Errors
     ///
-    /// Fails where a declared request fails, or one makes the engine panic.
+    /// Fails where a declared request fails, or one makes the engine panic. Fails too where the default answer
+    /// that is declared does not fit the model: nobody would notice before it is needed.
     pub fn warm_up(&self) -> Result<(), WarmupError> {
+        if let Some(fallback) = &self.manifest.fallback {
+            let outer = self.transform.as_ref().map(Transform::outer);
+            check_default(fallback, outer.unwrap_or(&self.declared.outer))?;
+        }
         let requests = self.manifest.warmup.as_deref();
         let warmed = warm_up(self.model.as_ref(), &self.declared, requests)?;
         if let Some(note) = warmed.note {

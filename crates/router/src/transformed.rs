@@ -18,9 +18,9 @@ use outhaul_types::{
 };
 use smallvec::SmallVec;
 
-use crate::preparing::Preparing;
+use crate::preparing::{Preparing, Turn};
 use crate::served::Transformed;
-use crate::{Router, RouterError, ServedVersion, admission, classify};
+use crate::{Router, RouterError, ServedVersion, classify};
 
 /// Elements of a model's output from which turning them into the answer leaves the thread that serves
 /// the connection: some 100 microseconds.
@@ -74,7 +74,7 @@ impl Router {
             preparing: &self.preparing,
             served,
             transformed,
-            admission: admission(served, &request.parameters, context, started)?,
+            admission: self.admission(served, &request.parameters, context, started)?,
             wanted: select(transformed, &request.outputs)?,
         };
         let inputs = std::mem::take(&mut request.inputs);
@@ -170,20 +170,29 @@ impl Asked<'_> {
         if !transform.is_heavy(rows.len()) {
             return Ok(transform.prepare_rows(bound, rows, grouping)?);
         }
+        let size = rows.len();
         let work = move || match &*given {
             Given::Outer(bound, grouping) => transform.prepare_rows(bound, rows, *grouping),
             Given::Inner(bound) => Ok(Prepared::whole(bound.clone(), rows.len())),
         };
-        Ok(self.elsewhere(work).await??)
+        Ok(self.elsewhere(size, work).await??)
     }
 
-    /// Does work on the threads for it, unless the deadline passes before it has been done.
+    /// Does work for so many rows on the threads for it, unless the deadline passes before it has been
+    /// done.
     async fn elsewhere<T: Send + 'static>(
         &self,
+        rows: usize,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, RouterError> {
-        let waiting = &self.transformed.waiting;
-        let done = self.preparing.run(waiting, self.served.capacity(), work);
+        let level = self.served.queue().levels().in_general(self.admission.level);
+        let turn = Turn {
+            waiting: &self.transformed.waiting,
+            capacity: self.served.capacity(),
+            admission: Admission { level, ..self.admission },
+            rows,
+        };
+        let done = self.preparing.run(turn, work);
         match self.admission.deadline {
             None => done.await,
             Some(Deadline(at)) => tokio::time::timeout_at(at.into(), done)
@@ -207,7 +216,7 @@ impl Asked<'_> {
         let elements: usize = own.iter().map(Tensor::len).sum();
         let work = move || wanted_outputs(&transform, &part, &own, &wanted);
         let outputs = match elements > HEAVY_ELEMENTS {
-            true => self.elsewhere(work).await??,
+            true => self.elsewhere(rows.len(), work).await??,
             false => work()?,
         };
         timings.transform = begun.elapsed();

@@ -21,6 +21,7 @@ use outhaul_engine::{LoadError, LoadedModel, RunError, Session};
 use outhaul_types::{BindError, BoundInputs, Classify, ErrorKind, Tensors, WarmupRequest};
 
 use crate::declared::{Declared, ReshapeError};
+use crate::default_answer::DefaultError;
 pub use inputs::InputError;
 
 /// What came of the requests.
@@ -46,6 +47,9 @@ pub enum WarmupError {
         #[source]
         reason: Unanswered,
     },
+    /// The answer that is declared for when the model gives none does not fit the model.
+    #[error(transparent)]
+    Default(#[from] DefaultError),
     /// The engine opens no session.
     #[error("no session could be opened for warm-up")]
     NoSession(#[source] LoadError),
@@ -63,7 +67,7 @@ impl Classify for WarmupError {
     fn kind(&self) -> ErrorKind {
         match self {
             WarmupError::Request { reason: Unanswered::Run(error), .. } => error.kind(),
-            WarmupError::Request { .. } => ErrorKind::InvalidInput,
+            WarmupError::Request { .. } | WarmupError::Default(_) => ErrorKind::InvalidInput,
             WarmupError::NoSession(_) | WarmupError::Panicked { .. } => ErrorKind::EngineFailed,
         }
     }

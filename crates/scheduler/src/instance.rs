@@ -65,7 +65,12 @@ fn next(shared: &Shared) -> Next {
             Next::Run(batch)
         }
         Decision::WaitUntil(until) => Next::Wait(Some(until)),
-        Decision::Sleep => Next::Wait(None),
+        Decision::Sleep => {
+            if shared.busy.load(Ordering::Relaxed) == 0 {
+                pending.rest();
+            }
+            Next::Wait(None)
+        }
     }
 }
 

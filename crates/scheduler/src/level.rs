@@ -1,31 +1,33 @@
 //! Levels of priority: which requests go first, how many of each may wait, and how long.
 //!
-//! Priorities are strict. While requests of a more urgent level keep all instances busy, requests of
-//! the levels below wait, without end if it goes on without end: that is what was asked for. What
-//! bounds it are the limits of the level that waits: its capacity and its time limit, each refused
-//! with an error that names the level.
+//! A model that declares no levels has three: interactive (1), normal (2, the default) and background (3).
+//! They share the queue's places, and none waits without end: while it does, one batch of 16 begins with it
+//! (`fair`, `pending`).
 //!
-//! Each level has places of its own in the queue, so that requests that can wait never take the
-//! places of those that cannot.
-//!
-//! Where no levels are declared all requests are equal, and nothing here costs a request anything.
+//! Declared levels are strict, as Triton's are. While requests of a more urgent level keep all instances
+//! busy, requests of the levels below wait, without end if it goes on without end: that is what was asked
+//! for. What bounds it are the limits of the level that waits: its capacity and its time limit, each refused
+//! with an error that names the level. Each declared level has places of its own in the queue, so that
+//! requests that can wait never take the places of those that cannot.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use outhaul_types::{Classify, ErrorKind, LimitsSpec};
+use outhaul_types::{Classify, ErrorKind, LimitsSpec, Priority};
 
-/// A level of priority of one queue, from [`Levels::level`]. The default is the only one where none
-/// are declared.
+/// A level of priority of one queue, from [`Levels::level`] or [`Levels::of`]. The higher is the less
+/// urgent; the default is the most urgent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Level(usize);
 
 impl Level {
+    pub(crate) const MOST_URGENT: Level = Level(0);
+
     pub(crate) fn index(self) -> usize {
         self.0
     }
 
-    #[cfg(test)]
     pub(crate) fn of_index(index: usize) -> Self {
         Level(index)
     }
@@ -38,8 +40,11 @@ impl fmt::Display for Level {
     }
 }
 
-/// The levels of one queue; none means that all requests are equal.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The levels that a model has where it declares none.
+const USUAL: usize = 3;
+
+/// The levels of one queue. The default are those of a model that declares none.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Levels {
     limits: Box<[LevelLimits]>,
     default: Level,
@@ -69,6 +74,12 @@ impl Classify for BadPriority {
     }
 }
 
+impl Default for Levels {
+    fn default() -> Self {
+        Levels { limits: Box::default(), default: Level(1) }
+    }
+}
+
 impl Levels {
     /// Takes what a manifest declares. A level without a capacity of its own has as many places as
     /// the queue would have without levels.
@@ -79,26 +90,54 @@ impl Levels {
             allows_override: level.allow_override.unwrap_or(true),
         });
         let limits: Box<[LevelLimits]> = limits.collect();
+        if limits.is_empty() {
+            return Levels::default();
+        }
         let default = (spec.default_level.get() - 1).min(limits.len().saturating_sub(1));
         Levels { limits, default: Level(default) }
     }
 
+    /// Returns whether the model declares its levels. They are strict then.
+    pub fn are_declared(&self) -> bool {
+        !self.limits.is_empty()
+    }
+
     /// Returns the level that a request asks for by its parameter `priority`, where 0 stands for the
-    /// default. Where no levels are declared all requests are equal, whatever they ask for.
+    /// default. Where none are declared every number is good, and those beyond the last level mean it.
     ///
     /// # Errors
     ///
-    /// Fails where there are levels and not so many.
+    /// Fails where levels are declared and not so many.
     pub fn level(&self, asked: Option<u64>) -> Result<Level, BadPriority> {
-        let levels = self.limits.len();
-        match asked {
-            None | Some(0) => Ok(self.default),
-            Some(_) if levels == 0 => Ok(self.default),
-            Some(asked) => match usize::try_from(asked) {
-                Ok(asked) if asked <= levels => Ok(Level(asked - 1)),
-                _ => Err(BadPriority { levels }),
-            },
+        let Some(asked) = asked.filter(|asked| *asked > 0) else {
+            return Ok(self.default);
+        };
+        let index = usize::try_from(asked - 1).unwrap_or(usize::MAX);
+        match self.limits.len() {
+            0 => Ok(Level(index.min(USUAL - 1))),
+            levels if index < levels => Ok(Level(index)),
+            levels => Err(BadPriority { levels }),
         }
+    }
+
+    /// Returns the level that a word means: the most urgent one, the default, or the last.
+    pub fn of(&self, priority: Priority) -> Level {
+        match (priority, self.limits.len()) {
+            (Priority::Interactive, _) => Level::MOST_URGENT,
+            (Priority::Normal, _) => self.default,
+            (Priority::Background, 0) => Level(USUAL - 1),
+            (Priority::Background, levels) => Level(levels - 1),
+        }
+    }
+
+    /// Returns what a level means without the model's own levels: more urgent than its default, as urgent,
+    /// or less. For what models with different levels share.
+    pub fn in_general(&self, level: Level) -> Level {
+        Level(match level.cmp(&self.default) {
+            Ordering::Less => 0,
+            Ordering::Equal => 1,
+            Ordering::Greater => 2,
+        })
     }
 
     /// Returns whether a request's own `timeout` holds where it is shorter than the server's.
@@ -150,8 +189,10 @@ mod tests {
         }
         let case = |levels, default, asked, level| Case { levels, default, asked, level };
         let cases = [
-            case(0, 1, None, Ok(0)),
-            case(0, 1, Some(7), Ok(0)),
+            case(0, 1, None, Ok(1)),
+            case(0, 1, Some(0), Ok(1)),
+            case(0, 1, Some(1), Ok(0)),
+            case(0, 1, Some(7), Ok(2)),
             case(3, 2, None, Ok(1)),
             case(3, 2, Some(0), Ok(1)),
             case(3, 2, Some(1), Ok(0)),
@@ -168,6 +209,20 @@ mod tests {
             levels(3, 2).level(Some(4)).unwrap_err().to_string(),
             "parameter 'priority' must be 0 to 3, where 1 is the most urgent and 0 the default"
         );
+    }
+
+    #[test]
+    fn words_mean_levels() {
+        for (count, default, expected) in
+            [(0, 1, [0, 1, 2]), (1, 1, [0, 0, 0]), (2, 1, [0, 0, 1]), (3, 2, [0, 1, 2])]
+        {
+            let levels = levels(count, default);
+            let words = [Priority::Interactive, Priority::Normal, Priority::Background];
+            let found = words.map(|word| levels.of(word).index());
+            assert_eq!(found, expected, "{count} levels, default {default}");
+        }
+        let two = levels(2, 1);
+        assert_eq!([0, 1].map(|level| two.in_general(Level(level))), [Level(1), Level(2)]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The caller's side: submitting a request, waiting for its answer, giving up.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-use std::sync::{Arc, Mutex, OnceLock, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
@@ -11,18 +11,19 @@ use outhaul_monitor::ModelMetrics;
 use outhaul_types::{BoundInputs, Deadline, Strings, Tensor};
 use tokio::sync::oneshot;
 
+use crate::fair::{CallerKey, Claim};
 use crate::inline::{CostGauge, InlineSessions};
 use crate::pending::{Observed, Pending, Queued, Rule};
-use crate::places::{Place, Places};
+use crate::places::{Place, Places, Refusals};
 use crate::run::{Answer, run_guarded, timings_alone};
 use crate::{Level, Levels, QueueError, instance};
 
 /// How a model's requests are queued, batched and run.
 #[derive(Clone, Debug)]
 pub struct QueueConfig {
-    /// Requests that may wait where there are no levels; one more is refused.
+    /// Requests that may wait where no levels are declared; with one more, one is refused.
     pub capacity: usize,
-    /// The levels of priority, each with places of its own.
+    /// The levels of priority; declared ones have places of their own.
     pub levels: Levels,
     /// The limits of a batch. `max_rows` must be 1 for a model whose rows cannot share a run.
     pub rule: Rule,
@@ -51,13 +52,24 @@ impl Share {
     }
 }
 
-/// How a request comes in: what it may wait for, and before whom.
+/// How a request comes in: what it may wait for, before whom, and beside whom.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Admission {
     /// When its answer becomes worthless.
     pub deadline: Option<Deadline>,
     /// Its level of priority, from [`Levels::level`] of the same queue's levels.
     pub level: Level,
+    /// Who asks. Requests of one caller are served in order, callers in turns.
+    pub caller: CallerKey,
+    /// The caller's part, in proportion to other callers'; 0 counts as 1.
+    pub weight: u32,
+}
+
+impl Admission {
+    pub(crate) fn claim(&self, rows: usize) -> Claim {
+        let Admission { level, caller, weight, .. } = *self;
+        Claim { level, caller, weight, rows }
+    }
 }
 
 /// A request in the queue.
@@ -92,6 +104,13 @@ impl Work {
         let _ = self.answer.send(Err(QueueError::WaitedTooLong { level, limit }));
     }
 
+    /// Gives the place to a newcomer and tells the caller that none is left.
+    fn give_way(mut self, newcomer: Level, refusal: QueueError) -> Option<Place> {
+        let place = self.place.take();
+        let _ = self.answer.send(Err(refusal));
+        place.map(|place| place.pass_on(newcomer))
+    }
+
     /// Tells the caller that it is too late. The caller may be gone; then there is nobody to tell.
     pub(crate) fn bury(self) {
         let _ = self.answer.send(Err(QueueError::DeadlineExceeded));
@@ -99,16 +118,12 @@ impl Work {
 }
 
 impl Queued for Work {
-    fn rows(&self) -> usize {
-        self.share.rows()
+    fn claim(&self) -> Claim {
+        self.admission.claim(self.share.rows())
     }
 
     fn enqueued(&self) -> Instant {
         self.enqueued
-    }
-
-    fn level(&self) -> Level {
-        self.admission.level
     }
 
     fn fits(&self, other: &Self) -> bool {
@@ -143,6 +158,7 @@ pub(crate) struct Shared {
     /// Instances that run a batch now.
     pub(crate) busy: AtomicUsize,
     pub(crate) places: Arc<Places>,
+    refusals: Refusals,
     pub(crate) closed: AtomicBool,
     pub(crate) gauge: CostGauge,
     inline: InlineSessions,
@@ -166,6 +182,15 @@ impl Shared {
                 }
                 return;
             }
+        }
+    }
+
+    /// Returns the sorted requests, unless somebody else is at them.
+    fn try_pending(&self) -> Option<MutexGuard<'_, Pending<Work>>> {
+        match self.pending.try_lock() {
+            Ok(pending) => Some(pending),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
         }
     }
 
@@ -234,9 +259,10 @@ impl ModelQueue {
             metrics,
             places: Arc::new(places),
             intake: SegQueue::new(),
-            pending: Mutex::default(),
+            pending: Mutex::new(Pending::new(config.levels.are_declared())),
             bells: (0..instances).map(|_| Bell::default()).collect(),
             busy: AtomicUsize::new(0),
+            refusals: Refusals::default(),
             closed: AtomicBool::new(false),
             gauge: CostGauge::new(),
             inline: InlineSessions::new(instances),
@@ -300,7 +326,11 @@ impl ModelQueue {
             Err(inputs) => inputs,
         };
         let rested = shared.is_rested();
-        let place = Some(self.take_place(admission.level)?);
+        let place = match Places::take(&shared.places, admission.level) {
+            Some(place) => Some(place),
+            // Boxed, so that requests that find a place do not carry it.
+            None => Some(Box::pin(self.make_room(admission)).await?),
+        };
         let (answer, receive) = oneshot::channel();
         let enqueued = Instant::now();
         let wait_until = shared.config.levels.wait_until(admission.level, enqueued);
@@ -367,31 +397,61 @@ impl ModelQueue {
         until_deadline(receive, deadline).await
     }
 
-    /// Takes a place in the queue. Where none is free, abandoned requests that still hold one are
-    /// cleared away first, unless an instance is at it already.
-    fn take_place(&self, level: Level) -> Result<Place, QueueError> {
-        if let Some(place) = Places::take(&self.shared.places, level) {
-            return Ok(place);
+    /// Finds a place where none was free: one that somebody gave up, or that of a caller that holds more
+    /// than its share. What gives way is refused in the newcomer's place.
+    async fn make_room(&self, admission: Admission) -> Result<Place, QueueError> {
+        let Shared { refusals, epoch, .. } = &*self.shared;
+        let Admission { caller, level, .. } = admission;
+        if refusals.is_fresh(caller, level, epoch.elapsed()) {
+            return Err(self.full(level));
         }
-        self.try_clear();
-        Places::take(&self.shared.places, level).ok_or_else(|| {
-            let config = &self.shared.config;
-            match config.levels.limits(level) {
-                Some(limits) => QueueError::LevelFull { level, capacity: limits.capacity },
-                None => QueueError::Full { capacity: config.capacity },
+        loop {
+            match self.try_make_room(admission) {
+                Some(Some(place)) => return Ok(place),
+                Some(None) => {
+                    refusals.note(caller, level, epoch.elapsed());
+                    return Err(self.full(level));
+                }
+                // Somebody is deciding, which takes microseconds. A flood must not cost others a place.
+                None => tokio::task::yield_now().await,
             }
-        })
+        }
+    }
+
+    /// Looks for a place that can be had, unless an instance is deciding.
+    fn try_make_room(&self, admission: Admission) -> Option<Option<Place>> {
+        let shared = &*self.shared;
+        let mut pending = shared.try_pending()?;
+        shared.sort(&mut pending, Instant::now());
+        let place = Places::take(&shared.places, admission.level).or_else(|| {
+            let level = admission.level;
+            // Declared levels have their own places.
+            let all = !shared.config.levels.are_declared();
+            let may = |work: &Work| work.place.is_some() && (all || work.admission.level == level);
+            let displaced = pending.displace(admission.claim(1), may)?;
+            let refusal = self.full(displaced.admission.level);
+            displaced.give_way(level, refusal)
+        });
+        drop(pending);
+        // As in `try_clear`.
+        shared.wake_one();
+        Some(place)
+    }
+
+    /// The refusal of a request that finds no place.
+    fn full(&self, level: Level) -> QueueError {
+        let config = &self.shared.config;
+        match config.levels.limits(level) {
+            Some(limits) => QueueError::LevelFull { level, capacity: limits.capacity },
+            None => QueueError::Full { capacity: config.capacity },
+        }
     }
 
     /// Drops what is over from the queue, unless an instance is at it already; returns whether it
     /// was done.
     fn try_clear(&self) -> bool {
         let shared = &*self.shared;
-        let mut pending = match shared.pending.try_lock() {
-            Ok(pending) => pending,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return false,
-        };
+        let Some(mut pending) = shared.try_pending() else { return false };
         shared.sort(&mut pending, Instant::now());
         drop(pending);
         // What was sorted is no longer in the intake, where an instance that is about to sleep

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use outhaul_engine::{LoadError, LoadedModel, RunError, Session};
 use outhaul_monitor::ModelMetrics;
 use outhaul_scheduler::{
-    Admission, Answer, Levels, ModelQueue, QueueConfig, QueueError, Rule, Share,
+    Admission, Answer, CallerKey, Levels, ModelQueue, QueueConfig, QueueError, Rule, Share,
 };
 use outhaul_types::{
     BoundInputs, Classify, Deadline, ErrorKind, LevelSpec, LimitsSpec, Tensor, Tensors,
@@ -522,6 +522,45 @@ async fn a_run_may_take_longer_than_its_level_may_wait() {
     }
     rig.permits.send(()).unwrap();
     assert_eq!(elements(&running.await.unwrap().unwrap()), [2.0]);
+}
+
+impl Rig {
+    fn submit_by(&self, caller: u64) -> tokio::task::JoinHandle<Result<Answer, QueueError>> {
+        let admission = Admission { caller: CallerKey(caller), ..Admission::default() };
+        self.submit_as(&[caller as f32], Share::Joined(1), admission)
+    }
+}
+
+#[tokio::test]
+async fn a_flood_fills_its_own_share_of_the_places() {
+    let rig = Rig::new(double, QueueConfig { capacity: 4, ..config(1) });
+    let running = rig.submit_by(1);
+    rig.next_run().await;
+    let mut flood = Vec::new();
+    for waiting in 1..=4 {
+        flood.push(rig.submit_by(1));
+        rig.until_waiting(waiting).await;
+    }
+    assert!(matches!(rig.submit_by(1).await.unwrap(), Err(QueueError::Full { capacity: 4 })));
+    let mut others = Vec::new();
+    for _ in 0..2 {
+        others.push(rig.submit_by(2));
+        let newest = flood.pop().unwrap().await.unwrap();
+        assert!(matches!(newest, Err(QueueError::Full { capacity: 4 })), "{newest:?}");
+        assert_eq!(rig.queue.waiting(), 4);
+    }
+    assert!(rig.submit_by(2).await.unwrap().is_err(), "it holds as much as the flood");
+    let leaving = others.pop().unwrap();
+    leaving.abort();
+    assert!(leaving.await.unwrap_err().is_cancelled());
+    let third = rig.submit_by(3);
+    rig.permits.send(()).unwrap();
+    assert_eq!(rig.next_run().await, 4, "who left has made room, and nobody was refused");
+    rig.permits.send(()).unwrap();
+    for answer in flood.into_iter().chain(others).chain([running, third]) {
+        assert!(answer.await.unwrap().is_ok());
+    }
+    rig.until_waiting(0).await;
 }
 
 #[tokio::test]

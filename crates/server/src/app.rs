@@ -3,13 +3,15 @@
 use std::collections::hash_map::RandomState;
 use std::fmt::Write;
 use std::hash::BuildHasher;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use compact_str::CompactString;
 use outhaul_monitor::{Monitor, ServerMetrics};
 use outhaul_protocol::DecodeLimits;
+use outhaul_rollout::experiment::Experiments;
+use outhaul_rollout::traffic::Traffic;
 use outhaul_router::Router;
 use outhaul_types::{Classify, Name, error_chain};
 
@@ -42,6 +44,8 @@ pub struct App {
     draining: AtomicBool,
     ids: RequestIds,
     failures: FailureLog,
+    traffic: OnceLock<Arc<Traffic>>,
+    experiments: OnceLock<Arc<Experiments>>,
 }
 
 impl App {
@@ -54,12 +58,30 @@ impl App {
             draining: AtomicBool::new(false),
             ids: RequestIds::default(),
             failures: FailureLog::default(),
+            traffic: OnceLock::new(),
+            experiments: OnceLock::new(),
         })
     }
 
     /// Returns the door to the models.
     pub fn router(&self) -> &Router {
         &self.router
+    }
+
+    /// Gives the server what decides its traffic. Only the first call counts.
+    pub fn manage(&self, traffic: Arc<Traffic>, experiments: Arc<Experiments>) {
+        // Whoever comes second finds the first in charge.
+        let _ = (self.traffic.set(traffic), self.experiments.set(experiments));
+    }
+
+    /// Returns what decides traffic, where something does.
+    pub fn traffic(&self) -> Option<&Arc<Traffic>> {
+        self.traffic.get()
+    }
+
+    /// Returns what joins outcomes to predictions, where something does.
+    pub fn experiments(&self) -> Option<&Arc<Experiments>> {
+        self.experiments.get()
     }
 
     /// Returns the process's metrics.

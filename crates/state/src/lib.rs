@@ -4,14 +4,14 @@
 //! nothing else in Outhaul knows which database it is.
 //!
 //! Invariant: what a call says was written is on disk when the call returns, and is there whole or not
-//! at all after a `kill -9`. Every call that writes is one statement in one transaction: SQLite keeps it in
+//! at all after a `kill -9`. Every call that writes is one transaction: SQLite keeps it in
 //! a write-ahead log that is flushed before the call returns (`synchronous = FULL`), and drops
 //! an unfinished end of that log when the file is next opened; Postgres does the same on its
 //! server. Several processes may share one store.
 //!
-//! It is for what people asked for and for small notes of what was done (hundreds of records, a MiB
-//! each at most), not for predictions or artefacts. It interprets nothing: what the texts mean is
-//! the caller's business. A SQLite file belongs on a local disk: the log relies on memory shared between
+//! Records are for what people asked for and for small notes of what was done (hundreds of records, a MiB
+//! each at most), not for artefacts. Predictions that routes remember, millions of them, have tables of their
+//! own (`outcomes`). It interprets nothing: what the texts mean is the caller's business. A SQLite file belongs on a local disk: the log relies on memory shared between
 //! processes, which network file systems do not offer.
 //!
 //! # From code that is not async
@@ -22,7 +22,9 @@
 
 mod connect;
 mod error;
+mod exchange;
 mod location;
+mod outcomes;
 mod schema;
 
 use std::fmt;
@@ -32,7 +34,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use error::StateError;
+pub use exchange::Record;
 use location::Location;
+pub use outcomes::{
+    EarlyRow, KnownOutcomes, KnownPrediction, OutcomeChanges, OutcomeRow, PredictionRow, TallyRow,
+};
 use sqlx::{PgPool, SqlitePool};
 
 /// The most bytes that a value may have.
@@ -71,6 +77,7 @@ macro_rules! on_either {
         }
     };
 }
+use on_either;
 
 const GET: &str = "SELECT value FROM outhaul_state WHERE space = $1 AND key = $2";
 const PUT: &str = "INSERT INTO outhaul_state (space, key, value, changed_at) VALUES ($1, $2, $3, $4) \

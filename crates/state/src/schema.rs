@@ -7,13 +7,16 @@
 
 use sqlx::{PgConnection, SqliteConnection};
 
-/// What one step says to each database. The step at index `n` leads to schema `n + 1`.
+/// What one step says to each database: statements, with `;` between them. The step at index `n` leads to schema `n + 1`.
 struct Step {
     sqlite: &'static str,
     postgres: &'static str,
 }
 
-const STEPS: &[Step] = &[Step {
+const STEPS: &[Step] = &[RECORDS, OUTCOMES];
+
+/// Small records.
+const RECORDS: Step = Step {
     sqlite: "CREATE TABLE outhaul_state (\
              space TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, changed_at INTEGER NOT NULL, \
              PRIMARY KEY (space, key)) STRICT",
@@ -21,7 +24,42 @@ const STEPS: &[Step] = &[Step {
     postgres: "CREATE TABLE outhaul_state (\
                space TEXT COLLATE \"C\" NOT NULL, key TEXT COLLATE \"C\" NOT NULL, value TEXT NOT NULL, \
                changed_at BIGINT NOT NULL, PRIMARY KEY (space, key))",
-}];
+};
+
+/// Predictions, outcomes joined to them, outcomes that came first, and what is counted of both. An id comes first
+/// in the keys: feedback need not name the route.
+const OUTCOMES: Step = Step {
+    sqlite: "CREATE TABLE outhaul_prediction (\
+             id TEXT NOT NULL, route TEXT NOT NULL, variant TEXT NOT NULL, predicted TEXT, at INTEGER NOT NULL, \
+             PRIMARY KEY (id, route)) STRICT; \
+             CREATE INDEX outhaul_prediction_at ON outhaul_prediction (at); \
+             CREATE TABLE outhaul_outcome (\
+             id TEXT NOT NULL, route TEXT NOT NULL, variant TEXT NOT NULL, label TEXT, reward REAL NOT NULL, \
+             at INTEGER NOT NULL, PRIMARY KEY (id, route)) STRICT; \
+             CREATE INDEX outhaul_outcome_at ON outhaul_outcome (at); \
+             CREATE TABLE outhaul_early (\
+             id TEXT NOT NULL, route TEXT NOT NULL, label TEXT, reward REAL, at INTEGER NOT NULL, \
+             PRIMARY KEY (id, route)) STRICT; \
+             CREATE TABLE outhaul_tally (\
+             route TEXT NOT NULL, variant TEXT NOT NULL, predictions INTEGER NOT NULL, \
+             outcomes INTEGER NOT NULL, reward_sum REAL NOT NULL, square_sum REAL NOT NULL, \
+             PRIMARY KEY (route, variant)) STRICT",
+    postgres: "CREATE TABLE outhaul_prediction (\
+               id TEXT COLLATE \"C\" NOT NULL, route TEXT COLLATE \"C\" NOT NULL, variant TEXT NOT NULL, \
+               predicted TEXT, at BIGINT NOT NULL, PRIMARY KEY (id, route)); \
+               CREATE INDEX outhaul_prediction_at ON outhaul_prediction (at); \
+               CREATE TABLE outhaul_outcome (\
+               id TEXT COLLATE \"C\" NOT NULL, route TEXT COLLATE \"C\" NOT NULL, variant TEXT NOT NULL, \
+               label TEXT, reward DOUBLE PRECISION NOT NULL, at BIGINT NOT NULL, PRIMARY KEY (id, route)); \
+               CREATE INDEX outhaul_outcome_at ON outhaul_outcome (at); \
+               CREATE TABLE outhaul_early (\
+               id TEXT COLLATE \"C\" NOT NULL, route TEXT COLLATE \"C\" NOT NULL, label TEXT, \
+               reward DOUBLE PRECISION, at BIGINT NOT NULL, PRIMARY KEY (id, route)); \
+               CREATE TABLE outhaul_tally (\
+               route TEXT COLLATE \"C\" NOT NULL, variant TEXT COLLATE \"C\" NOT NULL, \
+               predictions BIGINT NOT NULL, outcomes BIGINT NOT NULL, reward_sum DOUBLE PRECISION NOT NULL, \
+               square_sum DOUBLE PRECISION NOT NULL, PRIMARY KEY (route, variant))",
+};
 
 /// The newest schema that this release knows.
 pub(crate) const NEWEST: i64 = STEPS.len() as i64;
@@ -59,7 +97,7 @@ pub(crate) async fn migrate_sqlite(
     }
     sqlx::query(VERSIONS).execute(&mut *transaction).await?;
     for step in missing(version) {
-        sqlx::query(step.sqlite).execute(&mut *transaction).await?;
+        sqlx::raw_sql(step.sqlite).execute(&mut *transaction).await?;
     }
     sqlx::query(WRITE_VERSION).bind(NEWEST).execute(&mut *transaction).await?;
     transaction.commit().await?;
@@ -80,7 +118,7 @@ pub(crate) async fn migrate_postgres(connection: &mut PgConnection) -> Result<Fo
     }
     sqlx::query(VERSIONS).execute(&mut *transaction).await?;
     for step in missing(version) {
-        sqlx::query(step.postgres).execute(&mut *transaction).await?;
+        sqlx::raw_sql(step.postgres).execute(&mut *transaction).await?;
     }
     sqlx::query(WRITE_VERSION).bind(NEWEST).execute(&mut *transaction).await?;
     transaction.commit().await?;

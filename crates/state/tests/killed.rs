@@ -5,7 +5,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
-use outhaul_state::Store;
+use outhaul_state::{Record, Store};
 
 const URL: &str = "OUTHAUL_STATE_TEST_URL";
 /// Big enough for a record to take many pages of the file.
@@ -13,22 +13,32 @@ const COPIES: usize = 20_000;
 
 #[test]
 fn what_was_told_kept_survives_kill() {
+    kill("writes_until_killed", |first, second| first == second || first == second + 1);
+}
+
+#[test]
+fn what_is_exchanged_together_is_there_together_after_a_kill() {
+    kill("exchanges_until_killed", |first, second| first == second);
+}
+
+/// Kills the writer of this name again and again, and looks what it has left: the numbers of two records.
+fn kill(writer: &str, holds: impl Fn(u64, u64) -> bool) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.db");
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut told = None;
     for round in 0..5 {
-        let mut writer = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "writes_until_killed", "--ignored", "--nocapture"])
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", writer, "--ignored", "--nocapture"])
             .env(URL, &path)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(writer.stdout.take().unwrap()).lines();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let numbers = lines.filter_map(|line| line.unwrap().parse::<u64>().ok());
         told = numbers.take(10 + round).last();
-        writer.kill().unwrap();
-        writer.wait().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
 
         let told = told.expect("the writer wrote");
         let found = runtime.block_on(async {
@@ -39,7 +49,7 @@ fn what_was_told_kept_survives_kill() {
         });
         let (first, second) = (number(&found.0), number(&found.1));
         assert!(second >= told, "{second} is kept though {told} was told");
-        assert!(first == second || first == second + 1, "{first} was put before {second}");
+        assert!(holds(first, second), "{first} was put before {second}");
     }
     assert!(told.is_some_and(|number| number > 50), "each writer goes on where the last one ended");
 }
@@ -55,6 +65,29 @@ fn number(record: &str) -> u64 {
 #[test]
 #[ignore = "the other test starts and kills it"]
 fn writes_until_killed() {
+    write_for_ever(async |store, next| {
+        for key in ["first", "second"] {
+            store.put("s", key, next).await.unwrap();
+        }
+    });
+}
+
+#[test]
+#[ignore = "the other test starts and kills it"]
+fn exchanges_until_killed() {
+    write_for_ever(async |store, next| {
+        let record = |key: &str| Record {
+            space: "s".to_owned(),
+            key: key.to_owned(),
+            value: next.to_owned(),
+        };
+        let before = store.get("s", "first").await.unwrap();
+        let beside = [record("second")];
+        assert!(store.exchange(&record("first"), before.as_deref(), &beside).await.unwrap());
+    });
+}
+
+fn write_for_ever(write: impl AsyncFn(&Store, &str)) {
     let Ok(url) = std::env::var(URL) else { return };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let store = runtime.block_on(Store::open(&url)).unwrap();
@@ -62,9 +95,7 @@ fn writes_until_killed() {
     let mut out = std::io::stdout();
     for next in last.as_deref().map_or(0, number) + 1.. {
         let record = vec![next.to_string(); COPIES].join(" ");
-        for key in ["first", "second"] {
-            runtime.block_on(store.put("s", key, &record)).unwrap();
-        }
+        runtime.block_on(write(&store, &record));
         // The reader may be gone an instant before this process is.
         if writeln!(out, "{next}").is_err() {
             return;

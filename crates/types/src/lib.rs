@@ -11,6 +11,7 @@
 
 mod data_type;
 mod error;
+mod feedback;
 mod interface;
 mod manifest;
 mod model;
@@ -23,6 +24,7 @@ mod transform;
 
 pub use data_type::{DataType, Element, UnknownDataType};
 pub use error::{Classify, ErrorKind, error_chain};
+pub use feedback::{Feedback, FeedbackAnswer, Outcome};
 pub use interface::{Content, Field, Interface, Task};
 pub use manifest::{
     BatchingSpec, EngineChoice, Fill, InstanceCount, InstancesSpec, LevelSpec, LimitsSpec,

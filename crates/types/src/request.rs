@@ -103,6 +103,9 @@ pub struct RequestContext {
     pub no_cache: bool,
     /// How many pipelines and routes stand between the caller and this request.
     pub depth: u8,
+    /// Whether this is a copy of a request that has been answered. Its answer goes to nobody, so it is not
+    /// shadowed again, led on to a fallback, kept in a cache, remembered for feedback, or counted for a variant.
+    pub shadow: bool,
 }
 
 impl RequestContext {

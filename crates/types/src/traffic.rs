@@ -201,14 +201,7 @@ impl RouteSpec {
         if self.policy != SplitPolicy::Weights && !self.feedback {
             return error("a policy that learns needs feedback = true".to_owned());
         }
-        if let Some(shadow) = &self.shadow {
-            if !(shadow.share > 0.0 && shadow.share <= 1.0) {
-                return error("shadow.share must be above 0 and at most 1".to_owned());
-            }
-            if shadow.max_in_flight == 0 {
-                return error("shadow.max_in_flight must be at least 1".to_owned());
-            }
-        }
+        self.shadow.as_ref().map_or(Ok(()), ShadowSpec::check)?;
         self.fallback.as_ref().map_or(Ok(()), FallbackSpec::check)
     }
 }
@@ -317,19 +310,68 @@ pub struct ShadowSpec {
     /// The share of requests that is copied, above 0 and at most 1. Default: 1.
     #[serde(default = "one")]
     pub share: f64,
-    /// Copies that may be under way at once; more are shed. Default: 2.
+    /// Copies that may wait or run at once; more are shed. Each holds its request and the primary's answer in
+    /// memory. Default: 2.
     #[serde(default = "two")]
     pub max_in_flight: usize,
-    /// When two answers agree. Default: by what the model gives; see `compare`'s documentation.
+    /// When two answers agree. Default, output by output: strings, integers and booleans must be equal; of floats that
+    /// are scores of classes (the model says so, or each row is a distribution of probabilities over two classes or
+    /// more) the same class must come first; other floats may differ by `1e-5 + 1e-3 * |primary's|`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compare: Option<Comparison>,
+    /// How many of the worst disagreements are kept in memory, with the beginnings of inputs and of both answers.
+    /// 0 keeps none. Default: 10; at most 100.
+    #[serde(default = "ten", skip_serializing_if = "is_ten")]
+    pub examples: usize,
 }
 
-/// When two answers agree. All outputs that both give are compared; strings must be equal.
+impl ShadowSpec {
+    /// The most examples that can be asked for.
+    pub const MOST_EXAMPLES: usize = 100;
+
+    /// Makes a shadow of all requests, with everything else at its default.
+    pub fn to(destination: Destination) -> Self {
+        ShadowSpec {
+            to: destination,
+            share: one(),
+            max_in_flight: two(),
+            compare: None,
+            examples: ten(),
+        }
+    }
+
+    fn check(&self) -> Result<(), RouteSpecError> {
+        let error = |rule: String| Err(RouteSpecError(rule));
+        if !(self.share > 0.0 && self.share <= 1.0) {
+            return error("shadow.share must be above 0 and at most 1".to_owned());
+        }
+        if self.max_in_flight == 0 {
+            return error("shadow.max_in_flight must be at least 1".to_owned());
+        }
+        if self.examples > ShadowSpec::MOST_EXAMPLES {
+            return error(format!("shadow.examples must be at most {}", ShadowSpec::MOST_EXAMPLES));
+        }
+        match self.compare {
+            Some(Comparison::Tolerance { absolute, relative })
+                if !(absolute >= 0.0 && relative >= 0.0) =>
+            {
+                error("shadow.compare: tolerances must be 0 or more".to_owned())
+            }
+            Some(Comparison::Rank { at_least }) if !(-1.0..=1.0).contains(&at_least) => {
+                error("shadow.compare.at_least must be from -1 to 1".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// When two answers agree. Outputs are compared by name; one that a single side gives disagrees, and so does one of
+/// another type or shape. Where a rule needs numbers and an output has none, its strings must be equal, but for
+/// [`Comparison::Top1`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Comparison {
-    /// All elements are equal.
+    /// All elements are equal, bit by bit; a NaN equals a NaN.
     Exact,
     /// Each pair of numbers differs by at most `absolute + relative * |primary's|`.
     Tolerance {
@@ -527,6 +569,14 @@ fn two() -> usize {
     2
 }
 
+fn ten() -> usize {
+    10
+}
+
+fn is_ten(value: &usize) -> bool {
+    *value == ten()
+}
+
 fn one_caller() -> u32 {
     1
 }
@@ -606,6 +656,30 @@ mod tests {
         assert_eq!("header:X-User".parse(), Ok(StickyKey::Header("x-user".into())));
         for text in ["", "header:", "user", "body:x"] {
             assert!(text.parse::<StickyKey>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_shadow_that_cannot_be_is_refused() {
+        let shadow = || ShadowSpec::to("a@2".parse().unwrap());
+        let check = |shadow| {
+            let route = RouteSpec::to("a@1".parse().unwrap());
+            RouteSpec { shadow: Some(shadow), ..route }.check()
+        };
+        let compare = |rule| ShadowSpec { compare: Some(rule), ..shadow() };
+        assert_eq!(check(shadow()), Ok(()));
+        assert_eq!(check(compare(Comparison::Rank { at_least: 0.9 })), Ok(()));
+        for wrong in [
+            ShadowSpec { share: 0.0, ..shadow() },
+            ShadowSpec { share: 1.1, ..shadow() },
+            ShadowSpec { share: f64::NAN, ..shadow() },
+            ShadowSpec { max_in_flight: 0, ..shadow() },
+            ShadowSpec { examples: 101, ..shadow() },
+            compare(Comparison::Tolerance { absolute: -1.0, relative: 0.0 }),
+            compare(Comparison::Tolerance { absolute: 0.0, relative: f64::NAN }),
+            compare(Comparison::Rank { at_least: 1.5 }),
+        ] {
+            assert!(check(wrong.clone()).is_err(), "{wrong:?}");
         }
     }
 

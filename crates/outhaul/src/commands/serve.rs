@@ -4,6 +4,7 @@
 //! server is ready. A server that has nothing to serve at all ends with an error.
 
 mod report;
+mod traffic;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -154,6 +155,7 @@ pub(super) struct Running {
     drain_timeout: std::time::Duration,
     memory_budget: Option<u64>,
     mode: Mode,
+    managed: traffic::Managed,
 }
 
 impl Running {
@@ -182,7 +184,9 @@ impl Running {
             // Nobody waits any more where the server was told to stop meanwhile.
             .spawn(move || drop(send.send(outhaul::loaded(&loading))))
             .context("cannot start a thread")?;
+        let managed = traffic::Managed::start(config, &router).await?;
         let app = App::new(Arc::clone(&router), app_config(config));
+        app.manage(Arc::clone(&managed.traffic), Arc::clone(&managed.experiments));
         let mut running = Running {
             http: address(http.as_ref())?,
             grpc: address(grpc.as_ref())?,
@@ -195,6 +199,7 @@ impl Running {
             drain_timeout: config.drain_timeout.value,
             memory_budget: config.memory_budget.value,
             mode: config.mode.value,
+            managed,
         };
         running.spawn_servers(config, &app, http, grpc);
         Ok(running)
@@ -299,6 +304,7 @@ impl Running {
             while let Some(ended) = self.servers.join_next().await {
                 ended.context("a listener failed")??;
             }
+            self.managed.stop().await;
             if let Some(tracer) = &self.tracer
                 && let Err(error) = tracer.shutdown().await
             {
@@ -350,6 +356,7 @@ fn open_options(config: &Config) -> OpenOptions {
         cache_capacity: config.cache_capacity.value,
         meter: allocator::memory_meter(),
         added_below: config.sagemaker_models_dir.value.clone(),
+        callers: config.callers.value.clone(),
     }
 }
 

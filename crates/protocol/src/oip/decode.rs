@@ -72,16 +72,16 @@ pub fn decode_infer(
 }
 
 /// The bytes after the JSON, handed out from front to back.
-struct BinaryPart {
+pub(super) struct BinaryPart {
     bytes: Bytes,
 }
 
 impl BinaryPart {
-    fn new(bytes: Bytes) -> Self {
+    pub(super) fn new(bytes: Bytes) -> Self {
         BinaryPart { bytes }
     }
 
-    fn left(&self) -> usize {
+    pub(super) fn left(&self) -> usize {
         self.bytes.len()
     }
 
@@ -185,10 +185,10 @@ impl InputParts {
     }
 }
 
-struct Decoder<'j> {
-    text: &'j str,
-    binary: Option<BinaryPart>,
-    limits: &'j DecodeLimits,
+pub(super) struct Decoder<'j> {
+    pub(super) text: &'j str,
+    pub(super) binary: Option<BinaryPart>,
+    pub(super) limits: &'j DecodeLimits,
 }
 
 impl Decoder<'_> {
@@ -240,7 +240,8 @@ impl Decoder<'_> {
         Ok(DecodedInfer { request, format: OutputFormat { binary_by_default, named } })
     }
 
-    fn inputs(
+    /// Reads the list of `inputs`; an answer's `outputs` are written alike.
+    pub(super) fn inputs(
         &mut self,
         reader: &mut Reader<'_>,
     ) -> Result<SmallVec<[NamedTensor; 2]>, ProtocolError> {
@@ -440,7 +441,7 @@ fn read_id(reader: &mut Reader<'_>) -> Result<Option<Name>, ProtocolError> {
     Ok((!id.is_empty()).then(|| id.into()))
 }
 
-fn read_name(reader: &mut Reader<'_>, place: Place<'_>) -> Result<Name, ProtocolError> {
+pub(super) fn read_name(reader: &mut Reader<'_>, place: Place<'_>) -> Result<Name, ProtocolError> {
     let name = reader.string(place)?;
     if name.is_empty() {
         return Err(place.error(FieldProblem::Empty));
@@ -455,7 +456,7 @@ fn read_name(reader: &mut Reader<'_>, place: Place<'_>) -> Result<Name, Protocol
 }
 
 /// Keeps a field's value unless there is one already.
-fn once<T>(slot: &mut Option<T>, value: T, place: Place<'_>) -> Result<(), ProtocolError> {
+pub(super) fn once<T>(slot: &mut Option<T>, value: T, place: Place<'_>) -> Result<(), ProtocolError> {
     if slot.is_some() {
         return Err(place.error(FieldProblem::Duplicate));
     }

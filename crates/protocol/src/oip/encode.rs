@@ -164,7 +164,7 @@ fn write_texts(out: &mut Vec<u8>, strings: &Strings) -> Result<(), usize> {
     Ok(())
 }
 
-fn write_list<T>(
+pub(super) fn write_list<T>(
     out: &mut Vec<u8>,
     items: impl Iterator<Item = T>,
     write: impl Fn(&mut Vec<u8>, T),

@@ -8,8 +8,10 @@
 //!
 //! Floats are written in the shortest form that reads back as the same value of their own type.
 //!
-//! Start with [`decode_infer`] and [`encode_infer`].
+//! Start with [`decode_infer`] and [`encode_infer`]; [`encode_request`] and [`decode_answer`] are the other
+//! side.
 
+mod client;
 mod decode;
 pub(crate) mod elements;
 pub(crate) mod encode;
@@ -24,6 +26,9 @@ mod tests;
 use outhaul_types::Name;
 use smallvec::SmallVec;
 
+pub use client::{
+    AnswerError, DecodedAnswer, EncodedRequest, decode_answer, encode_request, is_sendable,
+};
 pub use decode::{DecodedInfer, Target, decode_infer};
 pub use encode::{EncodedInfer, encode_infer};
 pub use metadata::{

@@ -12,7 +12,7 @@ use crate::error::excerpt;
 use crate::{FieldProblem, ProtocolError};
 
 /// Request parameter: the form of outputs that do not name theirs.
-const BINARY_DATA_OUTPUT: &str = "binary_data_output";
+pub(super) const BINARY_DATA_OUTPUT: &str = "binary_data_output";
 
 /// What the parameters of an input say.
 #[derive(Default)]

@@ -18,6 +18,7 @@ pub(super) fn schemas() -> Vec<(&'static str, Shape)> {
     schemas.extend(rows());
     schemas.extend(texts());
     schemas.extend(platforms());
+    schemas.extend(traffic());
     schemas
 }
 
@@ -101,6 +102,96 @@ fn oip() -> Vec<(&'static str, Shape)> {
         ),
         ("ModelConfig", open()),
         ("Statistics", object([must("model_stats", list(open()))])),
+    ]
+}
+
+fn traffic() -> Vec<(&'static str, Shape)> {
+    let destination = || {
+        described(string(), "NAME, NAME@VERSION, NAME@LABEL, or http://HOST/v2/models/NAME.")
+    };
+    let target = [must("to", destination()), may("weight", number())];
+    let entry = [
+        must("at", described(count(), "Milliseconds since 1970.")),
+        must("route", string()),
+        may("rollout", string()),
+        must("what", string()),
+        must("text", string()),
+        must("by", string()),
+    ];
+    let outcome = || {
+        object([
+            must("id", described(string(), "The request's id.")),
+            may("route", string()),
+            may("reward", described(number(), "From 0 to 1.")),
+            may("label", described(anything(), "What the prediction should have been.")),
+        ])
+    };
+    vec![
+        (
+            "Route",
+            object([
+                must("targets", filled(object(target))),
+                may("policy", open()),
+                may("sticky", described(string(), "caller, header:NAME, cookie:NAME, field:NAME.")),
+                may("pinned", map(destination())),
+                may("overrides", boolean()),
+                may("shadow", open()),
+                may("fallback", open()),
+                may("feedback", boolean()),
+            ]),
+        ),
+        (
+            "RouteStatus",
+            object([
+                must("name", string()),
+                must("variants", list(open())),
+                must("shadow", nullable(open())),
+                must("spec", named("Route")),
+            ]),
+        ),
+        (
+            "Routes",
+            object([must("generation", count()), must("routes", list(named("RouteStatus")))]),
+        ),
+        (
+            "Rollout",
+            object([
+                must("to", destination()),
+                may("from", destination()),
+                may("steps", described(list(number()), "Shares in percent, ascending.")),
+                may("every", described(string(), "A duration with a unit, as in 10m.")),
+                may("guards", described(list(string()), "As in error_rate<1%, p99<1.2x.")),
+                may("false_alarm", number()),
+                may("mirror", number()),
+            ]),
+        ),
+        ("RolloutStatus", open()),
+        ("Rollouts", object([must("rollouts", list(named("RolloutStatus")))])),
+        ("Entry", object(entry)),
+        (
+            "Changed",
+            object([
+                must("generation", count()),
+                must("entries", list(named("Entry"))),
+                must("kept", described(boolean(), "Whether the state store has it already.")),
+            ]),
+        ),
+        ("Journal", object([must("entries", list(named("Entry")))])),
+        ("Report", open()),
+        ("Caches", object([must("caches", list(open()))])),
+        (
+            "Feedback",
+            any_of([outcome(), object([must("feedback", filled(outcome()))])]),
+        ),
+        (
+            "FeedbackAnswer",
+            object([
+                must("joined", count()),
+                must("replaced", count()),
+                must("duplicate", list(string())),
+                must("unknown", list(string())),
+            ]),
+        ),
     ]
 }
 

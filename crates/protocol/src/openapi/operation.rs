@@ -110,6 +110,8 @@ fn parameters(route: &Route, path: &str, of: &Of<'_>) -> Vec<Parameter> {
             }
             "version" => ("The version's number; 0 means the newest.", Some(json!("1"))),
             "label" => ("A label of the model's versions.", None),
+            "route" => ("The route's name.", None),
+            "action" => ("promote, pause, resume, abort or rollback.", Some(json!("rollback"))),
             _ => ("Any name: there is one endpoint.", None),
         };
         parameters.push(parameter(name, ParameterIn::Path, description, example));
@@ -122,6 +124,11 @@ fn parameters(route: &Route, path: &str, of: &Of<'_>) -> Vec<Parameter> {
             ("variables", "Variables as a JSON object."),
             ("operationName", "The operation that is meant, where the query has several."),
         ] {
+            parameters.push(parameter(name, ParameterIn::Query, text, None));
+        }
+    }
+    if path == "/v1/journal" {
+        for (name, text) in [("route", "One route's only."), ("limit", "How many; 20 at first.")] {
             parameters.push(parameter(name, ParameterIn::Query, text, None));
         }
     }

@@ -1,6 +1,6 @@
 //! The list of all paths.
 
-use utoipa::openapi::path::HttpMethod::{self, Delete, Get, Post};
+use utoipa::openapi::path::HttpMethod::{self, Delete, Get, Post, Put};
 
 /// One operation.
 pub struct Route {
@@ -58,6 +58,7 @@ const OPENAI: &str = "OpenAI and reranking";
 const SAGEMAKER: &str = "SageMaker";
 const AZURE: &str = "Azure ML";
 const GRAPHQL: &str = "GraphQL";
+const TRAFFIC: &str = "Traffic";
 const PAGES: &str = "Pages";
 
 /// The groups with a word on each, in the order in which they are shown.
@@ -74,6 +75,7 @@ pub const TAGS: &[(&str, &str)] = &[
     (VERTEX, "Vertex AI's paths, where the platform has set them."),
     (GRAPHQL, "Several questions and predictions in one request."),
     (REPOSITORY, "What is there, and loading and unloading it."),
+    (TRAFFIC, "Where requests go: routes, roll-outs, outcomes, caches."),
     (SERVER, "Health, metrics, this document."),
     (PAGES, "Pages for people."),
 ];
@@ -224,6 +226,33 @@ pub const ROUTES: &[Route] = &[
     plain((Get, "/"), (SERVER, "alive"),
         "A sign of life; the list of models for browsers", (Nothing, GivesJson("Alive"))),
 
+    plain((Get, "/v1/routes"), (TRAFFIC, "listRoutes"),
+        "All routes, and how their variants do", (Nothing, GivesJson("Routes"))),
+    plain((Get, "/v1/routes/{route}"), (TRAFFIC, "showRoute"),
+        "One route, and how its variants do", (Nothing, GivesJson("RouteStatus"))),
+    plain((Put, "/v1/routes/{route}"), (TRAFFIC, "setRoute"),
+        "Make or change a route", (Json("Route"), GivesJson("Changed"))),
+    plain((Delete, "/v1/routes/{route}"), (TRAFFIC, "removeRoute"),
+        "Take a route away", (Nothing, GivesJson("Changed"))),
+    plain((Get, "/v1/routes/{route}/report"), (TRAFFIC, "reportRoute"),
+        "The variants compared by their outcomes", (Nothing, GivesJson("Report"))),
+    plain((Get, "/v1/rollouts"), (TRAFFIC, "listRollouts"),
+        "The newest roll-out of each route", (Nothing, GivesJson("Rollouts"))),
+    plain((Get, "/v1/rollouts/{route}"), (TRAFFIC, "showRollout"),
+        "The newest roll-out of a route, with its guards", (Nothing, GivesJson("RolloutStatus"))),
+    plain((Post, "/v1/rollouts/{route}"), (TRAFFIC, "startRollout"),
+        "Start a roll-out", (Json("Rollout"), GivesJson("Changed"))),
+    plain((Post, "/v1/rollouts/{route}/{action}"), (TRAFFIC, "actOnRollout"),
+        "Promote, pause, resume, abort or roll back", (Nothing, GivesJson("Changed"))),
+    plain((Get, "/v1/journal"), (TRAFFIC, "journal"),
+        "What was changed, when, by whom and why; newest first", (Nothing, GivesJson("Journal"))),
+    plain((Get, "/v1/caches"), (TRAFFIC, "listCaches"),
+        "What the models' caches saved", (Nothing, GivesJson("Caches"))),
+    plain((Post, "/v1/feedback"), (TRAFFIC, "feedback"),
+        "Outcomes of predictions, by the request's id", (Json("Feedback"), GivesJson("FeedbackAnswer"))),
+
+    plain((Get, "/traffic"), (PAGES, "trafficPage"),
+        "A page of routes and roll-outs", (Nothing, Text("text/html"))),
     plain((Get, "/docs"), (PAGES, "docs"),
         "This document to read", (Nothing, Text("text/html"))),
     plain((Get, "/try/{model}"), (PAGES, "tryModel"),
@@ -249,6 +278,9 @@ impl Route {
 
     /// Returns whether a model answers it, which may be busy, slow or not ready.
     pub(super) fn predicts(&self) -> bool {
+        if self.tag == TRAFFIC {
+            return false;
+        }
         match self.takes {
             Instances | Takes::Invocation | Takes::QueryParameters => true,
             Json(schema) => schema != "SagemakerLoad",

@@ -106,6 +106,11 @@ impl<'v> Fields<'v> {
         Some(Fields(entries))
     }
 
+    /// Whether a field is written.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
+
     fn get(&self, name: &str) -> Option<&'v Value> {
         self.0.iter().find(|(entry, _)| entry == name).map(|(_, value)| value)
     }

@@ -89,7 +89,8 @@ pub(super) fn read(folder: &Path) -> Foreign {
     let config = reading.document(FILE);
     let manifest = config.map(|config| manifest(&config, &mut reading));
     let (problems, is_sound) = reading.finish();
-    Foreign { name: None, manifest: manifest.filter(|_| is_sound), model_file, problems }
+    let manifest = manifest.filter(|_| is_sound);
+    Foreign { manifest, model_file, problems, ..Foreign::default() }
 }
 
 /// Chooses the model's file, and says so where there was a choice.

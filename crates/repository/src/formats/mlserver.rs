@@ -72,7 +72,7 @@ fn model(folder: &Path, value: Value, findings: &mut Findings) -> Foreign {
     // A version is always warmed up, and what the model was trained with does not matter.
     keys.pass_over(&["platform", "versions", "warm_workers"]);
     keys.close(findings);
-    Foreign { name, manifest: Some(manifest), model_file, problems: Vec::new() }
+    Foreign { name, manifest: Some(manifest), model_file, ..Foreign::default() }
 }
 
 fn name(keys: &mut Keys, findings: &mut Findings) -> Option<ModelName> {

@@ -9,19 +9,22 @@ pub(crate) mod huggingface;
 mod keys;
 mod mlflow;
 mod mlserver;
+pub(crate) mod pipeline;
 pub mod tensorflow;
 mod textproto;
 mod triton;
 mod version_policy;
 
 use std::path::Path;
+use std::sync::Arc;
 
+use outhaul_pipeline::Outline;
 use outhaul_types::{ModelManifest, ModelName};
 
 use crate::Problem;
 
 /// What a foreign folder declares of one model.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct Foreign {
     /// The name that it gives the model; the folder's where `None`.
     pub name: Option<ModelName>,
@@ -31,6 +34,8 @@ pub struct Foreign {
     /// The path of the model file: inside each version's folder where there are version folders, else
     /// inside the model's own folder. `model.onnx` where `None`.
     pub model_file: Option<String>,
+    /// Set where it is no model but a pipeline of them.
+    pub pipeline: Option<Arc<Outline>>,
     /// Errors and warnings, in the order of the file.
     pub problems: Vec<Problem>,
 }

@@ -44,7 +44,7 @@ const DECISIONS: &[Row] = &[
 ];
 
 /// One model of a list.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Listed {
     /// The folder that holds the folders of its versions.
     pub folder: PathBuf,
@@ -118,7 +118,7 @@ fn model(
             let problems = problems.into_iter().map(|problem| problem.of_model(&name)).collect();
             let manifest = sound.then_some(manifest);
             let problems = in_order(problems);
-            let foreign = Foreign { name: Some(name), manifest, model_file: None, problems };
+            let foreign = Foreign { name: Some(name), manifest, problems, ..Foreign::default() };
             (Some(Listed { folder, foreign }), Vec::new())
         }
         _ => (None, problems),

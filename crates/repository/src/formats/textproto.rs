@@ -282,6 +282,15 @@ impl<'d> Section<'d> {
         sections
     }
 
+    /// Texts by their keys, in order of the keys.
+    pub(super) fn texts_by_key(&self, field: &str) -> Vec<(String, String)> {
+        let texts = self.entries(field);
+        let mut texts: Vec<_> =
+            texts.filter_map(|(key, value)| Some((key, value.as_str()?.to_owned()))).collect();
+        texts.sort();
+        texts
+    }
+
     /// Numbers by their keys, in order of the keys.
     pub(super) fn numbers_by_key(&self, field: &str) -> Vec<(String, i128)> {
         let numbers = self.entries(field).filter_map(|(key, value)| Some((key, whole(value)?)));

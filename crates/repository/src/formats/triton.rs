@@ -15,6 +15,7 @@ use crate::{MODEL_FILE, Problem, Severity};
 
 mod batching;
 mod decisions;
+mod ensemble;
 mod instances;
 mod tensors;
 mod warmup;
@@ -54,11 +55,14 @@ fn map(document: &Document, folder: &Path) -> Foreign {
     instances::map(&config, &mut target);
     tensors::map(&config, &mut target);
     warmup::map(&config, folder, &mut target);
+    let pipeline = ensemble::map(&config, &mut target);
 
     let Target { manifest, problems } = target;
     let sound = problems.iter().all(|problem| problem.severity == Severity::Warning);
     let manifest = sound.then_some(manifest);
-    Foreign { name, manifest, model_file, problems: in_order(problems) }
+    let problems = in_order(problems);
+    let pipeline = pipeline.filter(|_| sound);
+    Foreign { name, manifest, model_file, pipeline, problems }
 }
 
 fn name(config: &Section<'_>, folder: &Path, target: &mut Target) -> Option<ModelName> {

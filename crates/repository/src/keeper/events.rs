@@ -30,6 +30,7 @@ impl<L: Loader> Keeper<L> {
                 self.ask_to_load(model, version, reply);
             }
             Event::Asked(Request::Unload { model, reply }) => self.unload(&model, reply),
+            Event::Asked(Request::Hold(versions)) => self.note_held(&versions),
             Event::Asked(Request::Settle(reply)) => self.settling.push(reply),
             Event::Asked(Request::Stop) => self.stopped = true,
         }
@@ -50,6 +51,25 @@ impl<L: Loader> Keeper<L> {
         }
     }
 
+    /// Routes lead elsewhere now. What no source holds yet is noted all the same: it may come.
+    fn note_held(&mut self, versions: &BTreeSet<Id>) {
+        let mut held: BTreeMap<&ModelName, BTreeSet<ModelVersion>> = BTreeMap::new();
+        for (name, version) in versions {
+            held.entry(name).or_default().insert(*version);
+        }
+        for name in held.keys() {
+            self.records.models.entry((*name).clone()).or_default();
+        }
+        for (name, record) in &mut self.records.models {
+            let held = held.remove(name).unwrap_or_default();
+            if record.held != held {
+                record.held = held;
+                self.problems_changed = true;
+                self.attention.insert(name.clone());
+            }
+        }
+    }
+
     fn note_look(&mut self, looked: Looked, now: Instant) {
         let Looked { source, ticket, result } = looked;
         let place = self.sources[source].source.place().to_owned();
@@ -62,9 +82,12 @@ impl<L: Loader> Keeper<L> {
             Err(error) => self.note_blindness(source, &error, is_first),
         }
         if is_first {
+            self.pipelines_changed = true;
             // Sources named after it have waited to know what it holds.
             let later = self.sources[source + 1..].iter();
-            let held = later.flat_map(|known| known.models.keys().chain(known.blocked.keys()));
+            let held = later.flat_map(|known| {
+                known.models.keys().chain(known.blocked.keys()).chain(known.pipelines.keys())
+            });
             for name in held.cloned().collect::<BTreeSet<_>>() {
                 self.note_model(name, now);
             }
@@ -91,7 +114,7 @@ impl<L: Loader> Keeper<L> {
     }
 
     fn note_scan(&mut self, source: usize, scan: Scan, now: Instant) {
-        let Scan { models, refused, problems } = scan;
+        let Scan { models, pipelines, refused, problems } = scan;
         let before = std::mem::replace(&mut self.sources[source].problems, problems);
         for problem in &self.sources[source].problems {
             if !before.contains(problem) {
@@ -105,7 +128,8 @@ impl<L: Loader> Keeper<L> {
         let blocked = std::mem::replace(&mut known.blocked, by_name(refused));
         let before = models.into_keys().chain(blocked.into_keys());
         let now_there = known.models.keys().chain(known.blocked.keys()).cloned();
-        let names: BTreeSet<ModelName> = before.chain(now_there).collect();
+        let mut names: BTreeSet<ModelName> = before.chain(now_there).collect();
+        names.extend(self.note_pipelines(source, pipelines));
         for name in names {
             self.note_model(name, now);
         }
@@ -142,7 +166,13 @@ impl<L: Loader> Keeper<L> {
         match (known.models.get(&name).cloned(), known.blocked.get(&name).cloned()) {
             (Some(folder), _) => self.note_folder(source, folder, now),
             (None, Some(versions)) => self.note_blocked(source, &name, versions, now),
-            (None, None) => {}
+            // A pipeline has taken its place.
+            (None, None) => {
+                if let Some(record) = self.records.models.get_mut(&name) {
+                    record.found = None;
+                }
+                self.attention.insert(name);
+            }
         }
     }
 

@@ -28,7 +28,11 @@ impl<L: Loader> Keeper<L> {
     /// Publishes how the models in `changed` stand now.
     pub(super) fn publish(&mut self, changed: &BTreeSet<ModelName>, now: Instant) {
         let changes: Vec<_> = changed.iter().map(|name| self.change(name, now)).collect();
+        let pipelines = self.changed_pipelines();
         self.catalog.update(|draft| {
+            if let Some(pipelines) = pipelines {
+                draft.set_pipelines(pipelines);
+            }
             for ModelChange { name, versions, facts } in changes {
                 for (version, entry) in versions {
                     draft.set(&name, version, entry);
@@ -70,6 +74,7 @@ impl<L: Loader> Keeper<L> {
             labels: record.labels.clone(),
             patience: found.manifest.queue.timeout,
             source: self.sources[found.source].source.place().into(),
+            fallback: found.manifest.fallback.clone().map(Arc::new),
         });
         if !after.is_empty() {
             self.published.insert(name.clone(), after);
@@ -123,10 +128,10 @@ impl<L: Loader> Keeper<L> {
             }
             stays
         });
-        // What was asked for is kept: the model may come back.
+        // What was asked for, and what routes lead to, is kept: the model may come back.
         if record.found.is_none() && record.versions.is_empty() {
             self.metrics.forget_model(name);
-            if record.asked.is_none() {
+            if record.asked.is_none() && record.held.is_empty() {
                 self.records.models.remove(name);
             }
             self.contracts.remove(name);
@@ -208,6 +213,10 @@ impl<L: Loader> Keeper<L> {
                     let rule = format!("version {version} is declared and not there");
                     tell(rule, "add it, or correct `versions`");
                 }
+            }
+            for version in record.held.iter().filter(|version| !there(version)) {
+                let rule = format!("a route leads to version {version}, which is not there");
+                tell(rule, "add it, or change the route");
             }
             if let Some(Asked::Load { version: Some(version) }) = record.asked
                 && !there(&ModelVersion(version))

@@ -77,7 +77,7 @@ impl Source for Stage {
                 .collect(),
         });
         let refused = self.refused.lock().unwrap().clone();
-        Ok(Scan { models: models.collect(), refused, problems: Vec::new() })
+        Ok(Scan { models: models.collect(), refused, ..Scan::default() })
     }
 
     fn fetch(&self, artefact: &VersionArtefact) -> Result<PathBuf, SourceError> {
@@ -402,6 +402,43 @@ fn asking_waits_for_the_load_and_tells_its_failure() {
     stage.put("a", &[(1, "mended")]);
     assert_eq!(block(running.handle.load("a", None)), Ok(()));
     assert_eq!(running.answer("a"), Ok("mended".to_owned()));
+}
+
+#[test]
+fn what_is_held_answers_beside_the_newest_until_it_is_let_go() {
+    let running = Running::on(&on_stage(&[("a", &[(1, "one"), (2, "two"), (3, "three")])]));
+    let exact = |running: &Running, version| {
+        let choice = VersionChoice::Exact(ModelVersion(version));
+        running.catalog.resolve("a", &choice).map(|resident| String::clone(&resident))
+    };
+    let hold = |versions: &[u64]| {
+        let held = versions.iter().map(|version| (name("a"), ModelVersion(*version)));
+        // A model that is not there yet is waited for.
+        let later = (name("later"), ModelVersion(1));
+        running.handle.hold(held.chain([later]).collect());
+    };
+    assert_eq!(running.loads(), ["a/3 three"]);
+    hold(&[2]);
+    running.until("the second answers", |running| exact(running, 2) == Ok("two".to_owned()));
+    assert_eq!(running.answer("a"), Ok("three".to_owned()), "an open version is the newest");
+    hold(&[1, 2]);
+    running.until("the first answers", |running| exact(running, 1) == Ok("one".to_owned()));
+    hold(&[1]);
+    running.until("the second is let go", |running| exact(running, 2).is_err());
+    assert_eq!(exact(&running, 1), Ok("one".to_owned()));
+    assert_eq!(running.answer("a"), Ok("three".to_owned()));
+    running.stage.put("later", &[(1, "one"), (2, "two")]);
+    running.until("both answer", |running| {
+        let snapshot = running.catalog.snapshot();
+        let versions = snapshot.model("later").map(|model| model.versions().to_vec());
+        let ready = versions.unwrap_or_default();
+        ready.iter().filter(|entry| matches!(entry.state, VersionState::Ready(_))).count() == 2
+    });
+    hold(&[9]);
+    running.until("it is told", |running| {
+        let told = "a route leads to version 9, which is not there";
+        running.handle.problems().iter().any(|problem| problem.rule == told)
+    });
 }
 
 #[test]

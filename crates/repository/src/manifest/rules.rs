@@ -43,12 +43,12 @@ pub(super) fn within(
     )
 }
 
-pub(super) fn boolean(value: &Value) -> Result<bool, Rule> {
+pub(crate) fn boolean(value: &Value) -> Result<bool, Rule> {
     value.boolean().ok_or_else(|| Rule::new("must be true or false", "write it without quotes"))
 }
 
 /// Takes a duration above zero. `limit` and `example` are written as people write them.
-pub(super) fn duration_within(
+pub(crate) fn duration_within(
     value: &Value,
     most: Duration,
     limit: &str,

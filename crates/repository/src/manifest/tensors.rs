@@ -55,7 +55,7 @@ fn declarations(value: &Value, faults: &mut Faults) -> Option<Vec<TensorDeclarat
     })
 }
 
-fn data_type(value: &Value) -> Result<DataType, Rule> {
+pub(crate) fn data_type(value: &Value) -> Result<DataType, Rule> {
     let text = value.text().unwrap_or_default();
     text.parse().map_err(|_| {
         let names = DataType::ALL.map(DataType::name);
@@ -67,7 +67,7 @@ fn data_type(value: &Value) -> Result<DataType, Rule> {
     })
 }
 
-fn pattern(value: &Value) -> Result<ShapePattern, Rule> {
+pub(crate) fn pattern(value: &Value) -> Result<ShapePattern, Rule> {
     let rule = || {
         Rule::new(
             "must be a list of sizes, -1 where the size is open",

@@ -1,7 +1,7 @@
 use std::num::NonZeroUsize;
 
 use outhaul_types::{
-    BatchingSpec, DataType, Dimension, EngineChoice, Fill, InputTransform, InstancesSpec, Label,
+    BatchingSpec, DataType, Dimension, EngineChoice, FallbackSpec, Fill, InputTransform, InstancesSpec, Label,
     LoadingSpec, ModelVersion, OutputTransform, RerankOutput, Shape, ShapePattern,
     TensorDeclaration, TextInput, TransformSpec, Truncation, VersionPolicy, WarmupInput,
     WarmupRequest,
@@ -10,6 +10,7 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option::of;
 use proptest::prelude::*;
 
+use super::fallback::tests::fallbacks;
 use super::transform::strategies::transforms;
 use super::*;
 
@@ -66,6 +67,8 @@ fn every_key_is_read() {
         input = { kind = "text" }
         [transform.output]
         kind = "rerank"
+        [fallback]
+        to = ["small"]
     "#;
     let label = |label| Label::new(label).unwrap();
     let tensor = |name: &str| TensorDeclaration {
@@ -142,6 +145,11 @@ fn every_key_is_read() {
             output: Some(OutputTransform::Rerank(RerankOutput::default())),
         },
         sample: Some("try/rows.json".into()),
+        fallback: Some(FallbackSpec {
+            to: vec!["small".parse().unwrap()],
+            ..FallbackSpec::default()
+        }),
+        ..ModelManifest::default()
     };
     assert_eq!(read(text), Ok(expected));
 }
@@ -371,10 +379,10 @@ fn manifests() -> impl Strategy<Value = ModelManifest> {
         |(pin, min_residency, allow_breaking)| LoadingSpec { pin, min_residency, allow_breaking },
     );
     let choices = (engine, versions, btree_map(label, version, 0..3), loading);
-    let declared = (tensors(), tensors(), warmups(), transforms());
+    let declared = (tensors(), tensors(), warmups(), transforms(), fallbacks());
     (choices, batching, instances, queue, declared).prop_map(
         |((engine, versions, labels, loading), batching, instances, queue, declared)| {
-            let (inputs, outputs, warmup, (transform, sample)) = declared;
+            let (inputs, outputs, warmup, (transform, sample), fallback) = declared;
             ModelManifest {
                 engine,
                 batching,
@@ -388,6 +396,8 @@ fn manifests() -> impl Strategy<Value = ModelManifest> {
                 outputs,
                 transform,
                 sample,
+                fallback,
+                ..ModelManifest::default()
             }
         },
     )

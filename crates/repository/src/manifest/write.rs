@@ -13,7 +13,7 @@ use outhaul_types::{
 };
 
 use super::tensors::default_name;
-use super::transform;
+use super::{fallback, transform};
 
 /// Writes a manifest as the text of a `model.toml`, with only what differs from the defaults.
 pub fn write_manifest(manifest: &ModelManifest) -> String {
@@ -71,6 +71,7 @@ pub fn write_manifest(manifest: &ModelManifest) -> String {
         }
     }
     transform::write(&mut text, &manifest.transform);
+    fallback::write(&mut text, manifest.fallback.as_ref());
     for (index, request) in manifest.warmup.iter().flatten().enumerate() {
         warmup(&mut text, index, request);
     }
@@ -178,7 +179,7 @@ fn tensor(declared: &TensorDeclaration) -> String {
 }
 
 /// A shape of any rank is what holds where none is declared.
-fn pattern(pattern: &ShapePattern) -> Option<String> {
+pub(crate) fn pattern(pattern: &ShapePattern) -> Option<String> {
     match pattern {
         ShapePattern::AnyRank => None,
         ShapePattern::Ranked(dimensions) => Some(list(dimensions.iter().map(|of| match of {
@@ -213,25 +214,25 @@ pub(super) fn path(path: &Path) -> String {
     path.to_string_lossy().replace('\\', if cfg!(windows) { "/" } else { "\\" })
 }
 
-fn duration(duration: Duration) -> String {
+pub(crate) fn duration(duration: Duration) -> String {
     string(&humantime::format_duration(duration).to_string())
 }
 
-pub(super) fn list(items: impl Iterator<Item = String>) -> String {
+pub(crate) fn list(items: impl Iterator<Item = String>) -> String {
     format!("[{}]", items.collect::<Vec<_>>().join(", "))
 }
 
-pub(super) fn table(entries: impl IntoIterator<Item = Option<String>>) -> String {
+pub(crate) fn table(entries: impl IntoIterator<Item = Option<String>>) -> String {
     let entries: Vec<String> = entries.into_iter().flatten().collect();
     if entries.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", entries.join(", ")) }
 }
 
-pub(super) fn key(name: &str) -> String {
+pub(crate) fn key(name: &str) -> String {
     let is_bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if !name.is_empty() && name.chars().all(is_bare) { name.to_owned() } else { string(name) }
 }
 
-pub(super) fn string(text: &str) -> String {
+pub(crate) fn string(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
         match c {

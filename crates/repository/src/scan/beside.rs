@@ -6,7 +6,9 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
+use outhaul_pipeline::Outline;
 use outhaul_types::{
     Fill, InputTransform, Labels, ModelManifest, ModelName, OutputTransform, TransformSpec,
 };
@@ -33,6 +35,8 @@ pub(super) struct Beside {
     pub(super) model_file: Option<String>,
     /// Whether another format than ours says so.
     pub(super) is_foreign: bool,
+    /// Set where it is a pipeline, and the file that says so.
+    pub(super) pipeline: Option<(Arc<Outline>, PathBuf)>,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -75,7 +79,8 @@ pub(super) fn read_beside(folder: &Path, entries: &[Entry]) -> Beside {
 impl Beside {
     fn of_default() -> Self {
         let manifest = Some(ModelManifest::default());
-        Beside { name: None, manifest, model_file: None, is_foreign: false, problems: Vec::new() }
+        let (model_file, pipeline, problems) = (None, None, Vec::new());
+        Beside { name: None, manifest, model_file, is_foreign: false, pipeline, problems }
     }
 
     /// Takes from a folder what `model.toml` leaves open: the model's file, and what stands before and
@@ -246,13 +251,14 @@ pub(super) fn read_beside_listed(
 }
 
 fn of_foreign(foreign: Foreign, file: &Path) -> Beside {
-    let Foreign { name, mut manifest, mut model_file, mut problems } = foreign;
+    let Foreign { name, mut manifest, mut model_file, pipeline, mut problems } = foreign;
+    let pipeline = pipeline.map(|outline| (outline, file.to_owned()));
     if let Some(path) = model_file.take_if(|path| !stays_inside(Path::new(path))) {
         let rule = format!("the model file '{path}' does not lie in the model's folder");
         problems.push(Problem::of_place(file.display(), rule, "put it there and name it here"));
         manifest = None;
     }
-    Beside { name, manifest, model_file, is_foreign: true, problems }
+    Beside { name, manifest, model_file, is_foreign: true, pipeline, problems }
 }
 
 fn stays_inside(path: &Path) -> bool {

@@ -8,13 +8,17 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use outhaul_types::{ModelManifest, ModelName, ModelVersion};
 
 use super::artefact::{NOT_A_FILE, artefact, of_files, of_listing};
 use super::beside::{Beside, files_of, format_in, read_beside, read_beside_listed};
 use super::listing::{Ask, Kind, Listed, list};
-use super::{Identity, MODEL_FILE, ModelFolder, Scan, VersionArtefact, is_onnx, twice};
+use super::{
+    Identity, MODEL_FILE, ModelFolder, Named, PipelineFolder, Scan, VersionArtefact, is_onnx,
+};
+use crate::formats::pipeline::{PIPELINE_FILE, read_pipeline};
 use crate::formats::tensorflow::{self, read_config};
 use crate::{MANIFEST_FILE, Problem};
 
@@ -40,7 +44,7 @@ pub(super) fn scan_path(path: &Path) -> Scan {
     if scanner.root.is_dir() {
         let Some(listed) = scanner.list(path, Ask::NoMore) else { return scanner.into_scan() };
         let entries = scanner.inside(&listed);
-        if is_model_folder(&entries) {
+        if is_model_folder(&entries) || is_pipeline_folder(&entries) {
             scanner.model(&name, path, &entries);
         } else if entries.iter().any(|entry| entry.is_file(CONFIG_FILE)) {
             scanner.config(&path.join(CONFIG_FILE));
@@ -103,6 +107,10 @@ fn is_model_folder(entries: &[Entry]) -> bool {
     entries.iter().any(holds_model) || format_in(entries).is_some()
 }
 
+fn is_pipeline_folder(entries: &[Entry]) -> bool {
+    entries.iter().any(|entry| entry.is_file(PIPELINE_FILE))
+}
+
 /// Whether this may be what TensorFlow Serving takes as `--model_config_file`.
 fn is_config(path: &Path) -> bool {
     let endings = ["conf", "config", "prototxt", "textproto"];
@@ -131,7 +139,7 @@ impl<'b> ModelFile<'b> {
 struct Scanner {
     /// Without links.
     root: PathBuf,
-    models: BTreeMap<ModelName, ModelFolder>,
+    found: Named,
     refused: Vec<(ModelName, ModelVersion)>,
     problems: Vec<Problem>,
     /// The folders that a list names, without links.
@@ -140,8 +148,7 @@ struct Scanner {
 
 impl Scanner {
     fn into_scan(self) -> Scan {
-        let models = self.models.into_values().collect();
-        Scan { models, refused: self.refused, problems: self.problems }
+        self.found.into_scan(self.refused, self.problems)
     }
 
     fn problem(&mut self, place: &Path, rule: impl Into<String>, remedy: impl Into<String>) {
@@ -204,7 +211,7 @@ impl Scanner {
                 self.model_file(path, || of_listing(ModelVersion(1), path, listed));
             }
         }
-        if nothing_yet && self.models.is_empty() && self.problems.is_empty() {
+        if nothing_yet && self.found.is_empty() && self.problems.is_empty() {
             let remedy = format!("add NAME/{MODEL_FILE} or NAME/VERSION/{MODEL_FILE}");
             self.problem(folder, "there are no models in this folder", remedy);
         }
@@ -238,7 +245,8 @@ impl Scanner {
             self.problems.append(&mut inner.problems);
             self.refused.append(&mut inner.refused);
             self.listed.insert(inner.root);
-            inner.models.into_values().for_each(|model| self.add(model));
+            inner.found.models.into_values().for_each(|model| self.add(model));
+            inner.found.pipelines.into_values().for_each(|found| self.add_pipeline(found));
         }
     }
 
@@ -258,6 +266,14 @@ impl Scanner {
     }
 
     fn model(&mut self, name: &OsStr, folder: &Path, entries: &[Entry]) {
+        if is_pipeline_folder(entries) {
+            let path = folder.join(PIPELINE_FILE);
+            if !is_model_folder(entries) {
+                return self.pipeline(name, path, entries);
+            }
+            let rule = "a folder holds a model or a pipeline, and a model is here";
+            self.problem(&path, rule, "move one of the two to a folder of its own");
+        }
         let mut beside = read_beside(folder, entries);
         let name = match beside.name.take() {
             Some(name) => name,
@@ -269,6 +285,26 @@ impl Scanner {
         self.declared_model(name, folder, entries, beside);
     }
 
+    fn pipeline(&mut self, name: &OsStr, path: PathBuf, entries: &[Entry]) {
+        let folder = path.parent().unwrap_or(&path);
+        let Some(name) = self.name(name, folder) else { return };
+        if entries.iter().any(|entry| entry.is_file(MANIFEST_FILE)) {
+            let rule = "is not read: a pipeline's steps are models with manifests of their own";
+            let problem =
+                Problem::of_place(folder.join(MANIFEST_FILE).display(), rule, "remove it");
+            self.problems.push(problem.warning().of_model(&name));
+        }
+        let outline = match read_pipeline(&path) {
+            Ok(outline) => Ok(Arc::new(outline)),
+            Err(problems) => {
+                let first = problems.first().map(Problem::without_place).unwrap_or_default();
+                self.problems.extend(problems.into_iter().map(|problem| problem.of_model(&name)));
+                Err(first.into())
+            }
+        };
+        self.add_pipeline(PipelineFolder { name, path, outline });
+    }
+
     fn declared_model(
         &mut self,
         name: ModelName,
@@ -278,6 +314,9 @@ impl Scanner {
     ) {
         let problems = std::mem::take(&mut beside.problems);
         self.problems.extend(problems.into_iter().map(|problem| problem.of_model(&name)));
+        if let Some((outline, path)) = beside.pipeline.take() {
+            return self.add_pipeline(PipelineFolder { name, path, outline: Ok(outline) });
+        }
         let versions = self.versions(&name, folder, entries, &beside);
         match beside.manifest {
             None => {
@@ -331,10 +370,13 @@ impl Scanner {
     }
 
     fn add(&mut self, model: ModelFolder) {
-        match self.models.get(&model.name) {
-            Some(first) => self.problems.push(twice(&model, first)),
-            None => drop(self.models.insert(model.name.clone(), model)),
-        }
+        let added = self.found.add(model);
+        self.problems.extend(added.err());
+    }
+
+    fn add_pipeline(&mut self, pipeline: PipelineFolder) {
+        let added = self.found.add_pipeline(pipeline);
+        self.problems.extend(added.err());
     }
 
     fn name(&mut self, name: &OsStr, place: &Path) -> Option<ModelName> {

@@ -429,3 +429,50 @@ fn a_link_may_not_lead_out() {
         assert!(problems.iter().any(|problem| problem.starts_with(start)), "{start}: {problems:?}");
     }
 }
+
+#[test]
+fn a_folder_may_hold_a_pipeline_in_place_of_a_model() {
+    let sound = "[[steps]]\nname = 's'\nmodel = 'iris'\ninputs = { X = 'X' }\n[outputs]\ny = 's.y'";
+    let folder = tree(&[
+        "m/iris/model.onnx",
+        "m/chain/model.toml",
+        "m/broken/",
+        "m/both/model.onnx",
+        "n/iris/",
+        "n/chain/model.onnx",
+    ]);
+    let write = |path: &str, text: &str| fs::write(folder.path().join(path), text).unwrap();
+    write("m/chain/pipeline.toml", sound);
+    write("m/broken/pipeline.toml", "[[steps]]\nname = 's'\nmodel = 'iris'");
+    write("m/both/pipeline.toml", sound);
+    write("n/iris/pipeline.toml", sound);
+    let scan = scan(&[folder.path().join("m"), folder.path().join("n")]);
+    assert_eq!(found(folder.path(), &scan), ["both:1=m/both/model.onnx", "iris:1=m/iris/model.onnx"]);
+    let pipelines = scan.pipelines.iter().map(|pipeline| {
+        let outline = pipeline.outline.as_ref();
+        let said = outline.map(|outline| outline.spec().steps.len()).map_err(|reason| &**reason);
+        (pipeline.name.as_str(), said)
+    });
+    let reason = "outputs: a pipeline needs an output; write NAME = \"STEP.OUTPUT\" below [outputs]";
+    assert_eq!(pipelines.collect::<Vec<_>>(), [("broken", Err(reason)), ("chain", Ok(1))]);
+    let taken = |place: &str| folder.path().join(place).display().to_string();
+    assert_eq!(
+        problems(folder.path(), &scan),
+        [
+            "m/both/pipeline.toml: a folder holds a model or a pipeline, and a model is here; \
+             move one of the two to a folder of its own"
+                .to_owned(),
+            format!("m/broken/pipeline.toml: {reason}"),
+            "warning: m/chain/model.toml: is not read: a pipeline's steps are models with \
+             manifests of their own; remove it"
+                .to_owned(),
+            format!("n/chain: the model 'chain' is taken from {} already; rename one of the two",
+                taken("m/chain/pipeline.toml")).replace(&format!("{}/", folder.path().display()), ""),
+            format!("n/iris/pipeline.toml: the model 'iris' is taken from {} already; \
+                rename one of the two", taken("m/iris"))
+                .replace(&format!("{}/", folder.path().display()), ""),
+        ]
+    );
+    let one = super::scan(&[folder.path().join("m/chain")]);
+    assert_eq!(one.pipelines[0].name.as_str(), "chain", "its folder is given alone");
+}

@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use outhaul_types::{Classify, ErrorKind, ModelName};
 
 use super::{LocalFolder, Source, SourceError};
-use crate::{Identity, ModelFolder, Problem, Scan, VersionArtefact, scan};
+use crate::{Identity, ModelFolder, PipelineFolder, Problem, Scan, VersionArtefact, scan};
 
 /// A list of models that lie below one folder.
 #[derive(Debug)]
@@ -143,7 +143,7 @@ impl Added {
             // They may speak of the folder's own name.
             *problem = problem.clone().of_model(name);
         }
-        match (found.models.len(), found.refused.len()) {
+        match (found.models.len() + found.pipelines.len(), found.refused.len()) {
             (1, 0) | (0, 1) => {}
             (0, 0) => return Scan { problems: found.problems, ..Scan::default() },
             (models, refused) => {
@@ -154,6 +154,11 @@ impl Added {
         let rename = |model: ModelFolder| ModelFolder { name: name.clone(), ..model };
         Scan {
             models: found.models.into_iter().map(rename).collect(),
+            pipelines: found
+                .pipelines
+                .into_iter()
+                .map(|pipeline| PipelineFolder { name: name.clone(), ..pipeline })
+                .collect(),
             refused: found
                 .refused
                 .into_iter()
@@ -181,8 +186,9 @@ impl Source for Added {
     fn look(&self) -> Result<Scan, SourceError> {
         let mut all = Scan::default();
         for (name, folder) in self.list() {
-            let Scan { models, refused, problems } = self.find(&name, &folder);
+            let Scan { models, pipelines, refused, problems } = self.find(&name, &folder);
             all.models.extend(models);
+            all.pipelines.extend(pipelines);
             all.refused.extend(refused);
             all.problems.extend(problems);
         }

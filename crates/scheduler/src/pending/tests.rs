@@ -9,19 +9,18 @@ struct Fake {
     shape: u8,
     enqueued: Instant,
     level: Level,
+    caller: u64,
+    weight: u32,
 }
 
 impl Queued for Fake {
-    fn rows(&self) -> usize {
-        self.rows
+    fn claim(&self) -> Claim {
+        let Fake { rows, level, weight, .. } = *self;
+        Claim { level, caller: CallerKey(self.caller), weight, rows }
     }
 
     fn enqueued(&self) -> Instant {
         self.enqueued
-    }
-
-    fn level(&self) -> Level {
-        self.level
     }
 
     fn fits(&self, other: &Self) -> bool {
@@ -41,12 +40,19 @@ fn pending(start: Instant, works: &[(usize, u8)]) -> Pending<Fake> {
 
 /// Requests of rows, shape and level, a microsecond apart.
 fn levelled(start: Instant, works: &[(usize, u8, usize)]) -> Pending<Fake> {
-    let mut pending = Pending::default();
+    let mut pending = Pending::new(true);
     for (order, &(rows, shape, level)) in works.iter().enumerate() {
         let enqueued = start + Duration::from_micros(order as u64);
-        pending.push(Fake { rows, shape, enqueued, level: Level::of_index(level) }, &RULE);
+        let level = Level::of_index(level);
+        pending.push(Fake { rows, shape, enqueued, level, caller: 0, weight: 1 }, &RULE);
     }
     pending
+}
+
+impl Pending<Fake> {
+    fn waiting(&self) -> impl Iterator<Item = &Fake> {
+        self.groups.iter().flatten().map(|waiting| &waiting.work)
+    }
 }
 
 #[test]
@@ -289,7 +295,7 @@ fn the_more_urgent_goes_first() {
 fn the_delay_counts_from_the_oldest_of_any_level() {
     let start = Instant::now();
     let observed = Observed { idle: 1, announced: Some(start + Duration::from_secs(1)) };
-    let pending = levelled(start, &[(1, 0, 2), (1, 0, 1), (1, 0, 0)]);
+    let mut pending = levelled(start, &[(1, 0, 2), (1, 0, 1), (1, 0, 0)]);
     let decision = pending.decide(&RULE, &observed, start);
     assert_eq!(decision, Decision::WaitUntil(start + RULE.max_delay));
 }
@@ -372,7 +378,7 @@ proptest! {
                 }
                 Decision::Sleep => panic!("work waits and nothing runs"),
             };
-            let most_urgent = pending.groups.iter().flatten().map(|work| work.level).min();
+            let most_urgent = pending.waiting().map(|work| work.level).min();
             let batch = pending.take(group, requests);
             prop_assert_eq!(batch.first().map(|work| work.level), most_urgent);
             prop_assert!(batch.is_sorted_by_key(order));
@@ -380,8 +386,7 @@ proptest! {
             let rows: usize = batch.iter().map(|work| work.rows.max(1)).sum();
             prop_assert!(rows <= RULE.max_rows || batch.len() == 1);
             let last = batch.last().map(order);
-            let same_shape =
-                pending.groups.iter().flatten().filter(|work| work.shape == batch[0].shape);
+            let same_shape = pending.waiting().filter(|work| work.shape == batch[0].shape);
             prop_assert!(same_shape.map(order).all(|left_behind| Some(left_behind) > last));
             fed += 1;
             remaining = remaining.saturating_sub(1).max(1);
@@ -389,3 +394,5 @@ proptest! {
         prop_assert!(fed >= idle.min(works.len()));
     }
 }
+
+mod callers;

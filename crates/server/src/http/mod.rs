@@ -48,6 +48,7 @@ mod routes;
 mod sagemaker;
 mod service;
 mod tensorflow;
+mod traffic;
 mod vertex;
 mod watch;
 

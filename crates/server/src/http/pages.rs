@@ -6,6 +6,7 @@
 
 mod layout;
 mod list;
+mod traffic;
 mod try_out;
 mod widget;
 
@@ -29,15 +30,22 @@ pub(super) fn routes() -> axum::Router<Arc<Shared>> {
     let style = include_str!("assets/style.css");
     let list = include_str!("assets/list.js");
     let try_out = include_str!("assets/try.js");
+    let traffic = include_str!("assets/traffic.js");
     axum::Router::new()
         .route("/try/{model}", get(try_page))
         .route("/try/{model}/versions/{version}", get(try_page))
+        .route("/traffic", get(traffic_page))
+        .route("/assets/traffic.js", get(move || async move { layout::asset(SCRIPT, traffic) }))
         .route("/assets/style.css", get(move || async move { layout::asset("text/css", style) }))
         .route("/assets/list.js", get(move || async move { layout::asset(SCRIPT, list) }))
         .route("/assets/try.js", get(move || async move { layout::asset(SCRIPT, try_out) }))
 }
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+async fn traffic_page(State(shared): App) -> Response {
+    answer(StatusCode::OK, traffic::traffic(&shared.app))
+}
 
 async fn try_page(
     State(shared): App,

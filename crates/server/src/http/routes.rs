@@ -22,7 +22,7 @@ use super::answer::{Answer, Failure, json};
 use super::infer::{failure, infer, pack};
 use super::{
     Shared, azure, coding, graphql, headers, openai, openapi, pages, repository, sagemaker,
-    tensorflow, vertex,
+    tensorflow, traffic, vertex,
 };
 use crate::describe::{SERVER, config, platform, properties, statistics, versions};
 
@@ -64,6 +64,7 @@ pub(super) fn routes(shared: Arc<Shared>) -> axum::Router {
         .merge(pages::routes())
         .merge(sagemaker::routes())
         .merge(tensorflow::routes())
+        .merge(traffic::routes())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method);
     vertex::before(routes, &shared)
@@ -147,7 +148,7 @@ struct RequestId(Name);
 /// Who asks, and until when an answer is of use.
 pub(super) struct Asked {
     pub(super) id: Name,
-    deadline: Option<Deadline>,
+    pub(super) deadline: Option<Deadline>,
 }
 
 impl FromRequestParts<Arc<Shared>> for Asked {

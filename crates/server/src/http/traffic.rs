@@ -36,7 +36,8 @@ use super::Shared;
 
 mod shown;
 
-pub(super) use shown::{caches, rollout, route};
+pub(super) use shown::share;
+use shown::{caches, rollout, route};
 
 /// The longest declaration of a route or roll-out.
 const LONGEST_DECLARATION: usize = 256 << 10;
@@ -99,13 +100,7 @@ async fn set_route(State(shared): App, path: Path<String>, asked: Asked, request
     let route = name(path)?;
     let by = by(request.headers(), &shared);
     let spec: RouteSpec = declaration(&shared, &asked, request).await?;
-    let mut warnings = Vec::new();
-    for destination in spec.destinations() {
-        if let Err(error) = shared.app.router().destination_readiness(destination) {
-            warnings.push(format!("'{destination}' did not answer when the route was set: {error}"));
-        }
-    }
-    command(&shared, &asked, Command::SetRoute { route, spec }, &by, warnings).await
+    command(&shared, &asked, Command::SetRoute { route, spec }, &by).await
 }
 
 async fn remove_route(
@@ -116,7 +111,7 @@ async fn remove_route(
 ) -> Handled {
     let route = name(path)?;
     let by = by(&headers, &shared);
-    command(&shared, &asked, Command::RemoveRoute { route }, &by, Vec::new()).await
+    command(&shared, &asked, Command::RemoveRoute { route }, &by).await
 }
 
 async fn list_rollouts(State(shared): App) -> Handled {
@@ -143,7 +138,7 @@ async fn start_rollout(
     let by = by(request.headers(), &shared);
     let spec: RolloutSpec = declaration(&shared, &asked, request).await?;
     let in_service = in_service(&shared, &route, &asked, &spec).await;
-    command(&shared, &asked, Command::Start { route, spec, in_service }, &by, Vec::new()).await
+    command(&shared, &asked, Command::Start { route, spec, in_service }, &by).await
 }
 
 /// The exact version of the model `route` that answers now. The candidate itself is none: where it has taken
@@ -189,7 +184,7 @@ async fn act(
         }
     };
     let by = by(&headers, &shared);
-    command(&shared, &asked, command_of, &by, Vec::new()).await
+    command(&shared, &asked, command_of, &by).await
 }
 
 /// Who asks, for the journal.
@@ -204,12 +199,11 @@ async fn command(
     asked: &Asked,
     command: Command,
     by: &str,
-    warnings: Vec<String>,
 ) -> Handled {
     let applied = traffic(shared)?.command(command, by).await;
-    let Applied { generation, entries, .. } =
+    let Applied { world, entries, kept } =
         applied.map_err(|error| failure(&shared.app, "admin", &asked.id, &error))?;
-    told(&json!({ "generation": generation, "entries": entries, "warnings": warnings }))
+    told(&json!({ "generation": world.generation, "entries": entries, "kept": kept }))
 }
 
 #[derive(serde::Deserialize)]

@@ -2,9 +2,10 @@
 
 use std::error::Error;
 
-use outhaul_state::{MAX_KEY_BYTES, MAX_SPACE_BYTES, MAX_VALUE_BYTES, StateError};
+use outhaul_state::{MAX_KEY_BYTES, MAX_SPACE_BYTES, MAX_VALUE_BYTES, Record, StateError, Store};
 use outhaul_types::{Classify, ErrorKind};
 
+pub(crate) use crate::outcomes::*;
 use crate::places::Opener;
 
 fn pair(key: &str, value: &str) -> (String, String) {
@@ -167,7 +168,7 @@ pub(crate) async fn two_handles_see_each_other(opener: Opener) {
     let (first, second) = (opener.open().await, opener.open().await);
     first.put("s", "k", "from the first").await.unwrap();
     assert_eq!(second.get("s", "k").await.unwrap().as_deref(), Some("from the first"));
-    let write = |store: outhaul_state::Store, name: &'static str| async move {
+    let write = |store: Store, name: &'static str| async move {
         for number in 0..25 {
             store.put("s", &format!("{name}-{number}"), name).await.unwrap();
         }
@@ -200,10 +201,10 @@ pub(crate) async fn a_newer_schema_is_refused(opener: Opener) {
     opener.open().await.put("s", "k", "v").await.unwrap();
     opener.say("UPDATE outhaul_schema SET version = 7 WHERE part = 'state'").await;
     let error = opener.try_open().await.unwrap_err();
-    assert!(matches!(error, StateError::NewerSchema { found: 7, known: 1, .. }), "{error:?}");
+    assert!(matches!(error, StateError::NewerSchema { found: 7, known: 2, .. }), "{error:?}");
     assert!(error.to_string().contains("has schema 7"), "{error}");
     assert_eq!((error.kind(), error.is_passing()), (ErrorKind::Conflict, false));
-    opener.say("UPDATE outhaul_schema SET version = 1 WHERE part = 'state'").await;
+    opener.say("UPDATE outhaul_schema SET version = 2 WHERE part = 'state'").await;
     let kept = opener.open().await.get("s", "k").await.unwrap();
     assert_eq!(kept.as_deref(), Some("v"), "the refusal touched nothing");
 }
@@ -222,4 +223,101 @@ pub(crate) async fn an_older_schema_is_brought_forward(opener: Opener) {
     store.put("s", "k", "v").await.unwrap();
     store.close().await;
     assert_eq!(opener.open().await.get("s", "k").await.unwrap().as_deref(), Some("v"));
+}
+
+fn record(space: &str, key: &str, value: &str) -> Record {
+    Record { space: space.to_owned(), key: key.to_owned(), value: value.to_owned() }
+}
+
+pub(crate) async fn an_exchange_is_done_only_if_nothing_has_changed(opener: Opener) {
+    let store = opener.open().await;
+    struct Case {
+        expected: Option<&'static str>,
+        value: &'static str,
+        done: bool,
+        what: &'static str,
+    }
+    let cases = [
+        Case { expected: Some("1"), value: "2", done: false, what: "nothing is there yet" },
+        Case { expected: None, value: "1", done: true, what: "made" },
+        Case { expected: None, value: "other", done: false, what: "it is there" },
+        Case { expected: Some("1"), value: "2", done: true, what: "replaced" },
+        Case { expected: Some("1"), value: "3", done: false, what: "replaced already" },
+        Case { expected: Some("2"), value: "2", done: true, what: "by the same value" },
+        Case { expected: Some("2"), value: "", done: true, what: "by an empty one" },
+        Case { expected: Some(""), value: "4", done: true, what: "an empty value is a value" },
+    ];
+    for (number, Case { expected, value, done, what }) in cases.iter().enumerate() {
+        let before = store.get("s", "world").await.unwrap();
+        let beside = [record("log", &number.to_string(), value), record("last", "value", value)];
+        let exchanged = store.exchange(&record("s", "world", value), *expected, &beside).await;
+        assert_eq!(exchanged.unwrap(), *done, "{what}");
+        let after = if *done { Some((*value).to_owned()) } else { before };
+        assert_eq!(store.get("s", "world").await.unwrap(), after, "{what}");
+        let logged = store.get("log", &number.to_string()).await.unwrap();
+        assert_eq!(logged.is_some(), *done, "{what}");
+    }
+    assert_eq!(store.get("last", "value").await.unwrap().as_deref(), Some("4"));
+    let refused = [record("s", "", "no key")];
+    let error = store.exchange(&record("s", "world", "5"), Some("4"), &refused).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert_eq!(store.get("s", "world").await.unwrap().as_deref(), Some("4"), "all or nothing");
+}
+
+/// Adds one to a number `rounds` times, and notes each; returns how often somebody else was first.
+async fn count(store: Store, name: &'static str, rounds: u32) -> u32 {
+    let mut lost = 0;
+    let mut round = 0;
+    while round < rounds {
+        let now = store.get("s", "number").await.unwrap();
+        let next = now.as_deref().map_or(0, |now| now.parse::<u32>().unwrap()) + 1;
+        let beside = [record("log", &format!("{next:06}"), name)];
+        let number = record("s", "number", &next.to_string());
+        match store.exchange(&number, now.as_deref(), &beside).await.unwrap() {
+            true => round += 1,
+            false => lost += 1,
+        }
+    }
+    lost
+}
+
+async fn race(stores: [Store; 2]) {
+    const ROUNDS: u32 = 40;
+    let [first, second] = stores;
+    let writers =
+        [tokio::spawn(count(first.clone(), "a", ROUNDS)), tokio::spawn(count(second, "b", ROUNDS))];
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert_eq!(first.get("s", "number").await.unwrap().as_deref(), Some("80"));
+    let log = first.list("log").await.unwrap();
+    let by = |name: &str| log.iter().filter(|(_, by)| by == name).count();
+    assert_eq!((log.len(), by("a"), by("b")), (80, 40, 40), "each is noted once");
+}
+
+pub(crate) async fn of_racing_exchanges_one_wins_each_round(opener: Opener) {
+    let store = opener.open().await;
+    race([store.clone(), store]).await;
+}
+
+pub(crate) async fn two_handles_exchange_without_losing_any(opener: Opener) {
+    let stores = [opener.open().await, opener.open().await];
+    race(stores).await;
+}
+
+pub(crate) async fn the_last_keys_come_first(opener: Opener) {
+    let store = opener.open().await;
+    for number in 0..7 {
+        store.put("log", &format!("{number:03}"), &number.to_string()).await.unwrap();
+    }
+    store.put("other", "999", "x").await.unwrap();
+    let values = async |before, limit| {
+        let listed = store.list_last("log", before, limit).await.unwrap();
+        listed.into_iter().map(|(_, value)| value).collect::<String>()
+    };
+    assert_eq!(values(None, 3).await, "654");
+    assert_eq!(values(Some("004"), 3).await, "321");
+    assert_eq!(values(Some("001"), 3).await, "0");
+    assert_eq!(values(Some("000"), 3).await, "");
+    assert_eq!(values(None, 100).await, "6543210");
 }

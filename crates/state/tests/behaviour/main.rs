@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failing unwrap is a failing test")]
 
 mod cases;
+mod outcomes;
 mod places;
 mod refusals;
 
@@ -29,6 +30,14 @@ over!(sqlite_memory:
     limits_are_told,
     concurrent_puts_all_count,
     a_closed_store_says_so,
+    an_exchange_is_done_only_if_nothing_has_changed,
+    of_racing_exchanges_one_wins_each_round,
+    the_last_keys_come_first,
+    predictions_count_once,
+    texts_of_predictions_are_kept,
+    outcomes_are_joined_by_one_at_a_time,
+    early_outcomes_wait_for_their_predictions,
+    what_is_old_goes_and_what_was_counted_stays,
 );
 
 over!(sqlite_file:
@@ -40,11 +49,21 @@ over!(sqlite_file:
     limits_are_told,
     concurrent_puts_all_count,
     a_closed_store_says_so,
+    an_exchange_is_done_only_if_nothing_has_changed,
+    of_racing_exchanges_one_wins_each_round,
+    the_last_keys_come_first,
     records_survive_reopening,
     two_handles_see_each_other,
+    two_handles_exchange_without_losing_any,
     many_may_open_a_new_store_at_once,
     a_newer_schema_is_refused,
     an_older_schema_is_brought_forward,
+    predictions_count_once,
+    texts_of_predictions_are_kept,
+    outcomes_are_joined_by_one_at_a_time,
+    early_outcomes_wait_for_their_predictions,
+    what_is_old_goes_and_what_was_counted_stays,
+    a_store_without_these_tables_gets_them,
 );
 
 over!(postgres:
@@ -56,9 +75,19 @@ over!(postgres:
     limits_are_told,
     concurrent_puts_all_count,
     a_closed_store_says_so,
+    an_exchange_is_done_only_if_nothing_has_changed,
+    of_racing_exchanges_one_wins_each_round,
+    the_last_keys_come_first,
     records_survive_reopening,
     two_handles_see_each_other,
+    two_handles_exchange_without_losing_any,
     many_may_open_a_new_store_at_once,
     a_newer_schema_is_refused,
     an_older_schema_is_brought_forward,
+    predictions_count_once,
+    texts_of_predictions_are_kept,
+    outcomes_are_joined_by_one_at_a_time,
+    early_outcomes_wait_for_their_predictions,
+    what_is_old_goes_and_what_was_counted_stays,
+    a_store_without_these_tables_gets_them,
 );

@@ -124,12 +124,17 @@ pub(super) const DECISIONS: &[Row] = &[
             "give the state to the model as an input and get it back as an output",
         ),
     ),
+    ("ensemble_scheduling.step.model_name", Taken),
+    ("ensemble_scheduling.step.model_version", Taken),
+    ("ensemble_scheduling.step.input_map", Taken),
+    ("ensemble_scheduling.step.output_map", Taken),
     (
-        "ensemble_scheduling",
-        Refuse(
-            "this version of Outhaul runs no ensembles",
-            "call the models one after the other, or join them into one ONNX file",
-        ),
+        "ensemble_scheduling.step.model_namespace",
+        Refuse("models have no namespaces", "give the models names that differ, and remove it"),
+    ),
+    (
+        "ensemble_scheduling.max_inflight_responses",
+        Warn("every step has one answer, so that none pile up", NOTHING),
     ),
     ("parameters.string_value", Taken),
     ("metric_tags", Warn("metrics carry the model's name and version alone", NOTHING)),

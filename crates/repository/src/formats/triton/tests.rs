@@ -58,6 +58,10 @@ fn every_field_has_a_decision_and_every_decision_a_field() {
     assert_eq!((fields, rows), (Vec::new(), Vec::new()), "without a decision, without a field");
 }
 
+/// An ensemble of one step.
+const ENSEMBLE: &str = "input { name: 'X' } output { name: 'Y' } ensemble_scheduling { step { \
+     model_name: 'm' input_map { key: 'x' value: 'X' } output_map { key: 'y' value: 'Y' } } }";
+
 /// Texts without and with a field that is taken. What comes out must differ.
 const TAKEN: &[(&str, &str, &str)] = &[
     ("name", "", "name: 'other'"),
@@ -150,6 +154,31 @@ const TAKEN: &[(&str, &str, &str)] = &[
         "parameters { key: 'intra_op_thread_count' value { string_value: '1' } }",
         "parameters { key: 'intra_op_thread_count' value { string_value: '2' } }",
     ),
+    (
+        "ensemble_scheduling.step.model_name",
+        ENSEMBLE,
+        "input { name: 'X' } output { name: 'Y' } ensemble_scheduling { step { model_name: 'n' \
+         input_map { key: 'x' value: 'X' } output_map { key: 'y' value: 'Y' } } }",
+    ),
+    (
+        "ensemble_scheduling.step.model_version",
+        ENSEMBLE,
+        "input { name: 'X' } output { name: 'Y' } ensemble_scheduling { step { model_name: 'm' \
+         model_version: 2 \
+         input_map { key: 'x' value: 'X' } output_map { key: 'y' value: 'Y' } } }",
+    ),
+    (
+        "ensemble_scheduling.step.input_map",
+        ENSEMBLE,
+        "input { name: 'X' } output { name: 'Y' } ensemble_scheduling { step { model_name: 'm' \
+         input_map { key: 'z' value: 'X' } output_map { key: 'y' value: 'Y' } } }",
+    ),
+    (
+        "ensemble_scheduling.step.output_map",
+        ENSEMBLE,
+        "input { name: 'X' } output { name: 'Y' } ensemble_scheduling { step { model_name: 'm' \
+         input_map { key: 'x' value: 'X' } output_map { key: 'z' value: 'Y' } } }",
+    ),
     ("model_warmup.name", "model_warmup { }", "model_warmup { name: 'w' }"),
     (
         "model_warmup.batch_size",
@@ -195,7 +224,8 @@ fn what_is_taken_means_something() {
         let (without, with) = samples.get(field).unwrap_or_else(|| panic!("no sample of {field}"));
         let rules = |foreign: Foreign| {
             let rules: Vec<_> = foreign.problems.iter().map(|p| p.rule.clone()).collect();
-            (foreign.name, foreign.manifest, foreign.model_file, rules)
+            let pipeline = foreign.pipeline.map(|outline| outline.spec().clone());
+            (foreign.name, foreign.manifest, foreign.model_file, pipeline, rules)
         };
         assert_ne!(rules(read_text(without)), rules(read_text(with)), "{field} has no effect");
     }
@@ -305,17 +335,72 @@ fn what_cannot_be_served_says_what_to_do() {
                  choose the number",
             ],
         ),
-        Case(
-            "ensemble",
-            &["config.pbtxt:6: ensemble_scheduling: this version of Outhaul runs no ensembles; \
-               call the models one after the other, or join them into one ONNX file"],
-        ),
     ];
     for Case(name, expected) in cases {
         let folder = example(name);
         let foreign = read(&folder);
         assert_eq!(foreign.manifest, None, "{name}");
         assert_eq!(told(&foreign, &folder), expected, "{name}");
+    }
+}
+
+#[test]
+fn an_ensemble_is_a_pipeline() {
+    let folder = example("ensemble");
+    let foreign = read(&folder);
+    assert_eq!(told(&foreign, &folder), <[&str; 0]>::default());
+    let text = crate::write_pipeline(foreign.pipeline.unwrap().spec());
+    let expected = "\
+[inputs]
+RAW = { datatype = \"UINT8\", shape = [-1, -1] }
+
+[[steps]]
+name = \"decode\"
+model = \"decode\"
+inputs = { bytes = \"RAW\" }
+
+[[steps]]
+name = \"images\"
+model = \"images\"
+inputs = { pixels = \"decode.pixels\" }
+
+[outputs]
+SCORES = \"images.scores\"
+";
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn what_is_wrong_with_an_ensemble_is_told() {
+    struct Case(&'static str, &'static [&'static str]);
+    let cases = [
+        Case(
+            "output { name: 'Y' } ensemble_scheduling { step { model_name: 'a b' \
+             input_map { key: 'x' value: 'X' } output_map { key: 'y' value: 'Y' } } }",
+            &[
+                "config.pbtxt:1: ensemble_scheduling.step[0].model_name = \"a b\": 'a b' is not a \
+                 model name: use 1 to 128 letters, digits, '-', '_' or '.', not starting with a \
+                 dot; name the model that the step asks",
+                "config.pbtxt:1: ensemble_scheduling.step[0].input_map: nobody gives the tensor \
+                 'X'; name an input of the ensemble, or a tensor of a step's output_map",
+            ],
+        ),
+        Case(
+            "output { name: 'Y' } ensemble_scheduling { \
+             step { model_name: 'm' input_map { key: 'x' value: 'B' } output_map { key: 'y' value: 'A' } } \
+             step { model_name: 'm' input_map { key: 'x' value: 'A' } output_map { key: 'y' value: 'B' } \
+             output_map { key: 'z' value: 'Y' } } }",
+            &["config.pbtxt:1: ensemble_scheduling: steps.m: the steps wait for each other: \
+               m -> m_2 -> m; let one of them do without the other"],
+        ),
+    ];
+    for Case(text, expected) in cases {
+        let foreign = read_text(text);
+        let told = told(&foreign, Path::new(""));
+        for expected in expected {
+            assert!(told.iter().any(|told| told.starts_with(expected)), "{expected}: {told:?}");
+        }
+        assert!(foreign.pipeline.is_none() && foreign.manifest.is_none(), "{text}");
     }
 }
 

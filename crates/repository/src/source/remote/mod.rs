@@ -319,8 +319,9 @@ impl Source for Remote {
 }
 
 fn copy(scan: &Scan) -> Scan {
-    let Scan { models, refused, problems } = scan;
-    Scan { models: models.clone(), refused: refused.clone(), problems: problems.clone() }
+    let Scan { models, pipelines, refused, problems } = scan;
+    let (models, pipelines) = (models.clone(), pipelines.clone());
+    Scan { models, pipelines, refused: refused.clone(), problems: problems.clone() }
 }
 
 /// Why a look came to nothing.
@@ -342,6 +343,9 @@ fn take_out(scan: &mut Scan, path: &Path, problem: Problem) {
     let (concerned, others): (Vec<_>, Vec<_>) =
         scan.models.drain(..).partition(|model| above.starts_with(&model.path));
     scan.models = others;
+    for pipeline in scan.pipelines.iter_mut().filter(|pipeline| pipeline.path == path) {
+        pipeline.outline = Err(problem.without_place().into());
+    }
     let model = concerned.first().map(|model| &model.name);
     scan.problems.push(model.map_or(problem.clone(), |model| problem.of_model(model)));
     for ModelFolder { name, versions, .. } in concerned {

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::super::cache::hexadecimal;
 use crate::formats::FORMATS;
-use crate::{Identity, MANIFEST_FILE, MODEL_FILE, Problem};
+use crate::{Identity, MANIFEST_FILE, MODEL_FILE, PIPELINE_FILE, Problem};
 
 /// The longest name of a file, and the longest of an object, that are taken: what file systems and
 /// stores have in common.
@@ -232,7 +232,7 @@ impl<'n> Belongs<'n> {
 pub(super) fn is_declaration(name: &str, object: &Object) -> bool {
     let mut folders = name.split('/').rev();
     let file = folders.next().unwrap_or(name);
-    let is_known = file == MANIFEST_FILE || declares(file);
+    let is_known = matches!(file, MANIFEST_FILE | PIPELINE_FILE) || declares(file);
     let is_in_version = folders.any(|folder| folder.bytes().all(|byte| byte.is_ascii_digit()));
     object.bytes <= LARGEST_DECLARATION && (is_known || has(&DECLARATIONS, file) && !is_in_version)
 }

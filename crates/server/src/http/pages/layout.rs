@@ -34,6 +34,7 @@ pub(in crate::http) fn page(title: &str, script: Option<&str>, main: &Markup) ->
                     span class="faint" { (env!("CARGO_PKG_VERSION")) }
                     nav aria-label="Pages" {
                         a href="/" { "Models" }
+                        a href="/traffic" { "Traffic" }
                         a href="/docs" { "API" }
                         a href="/metrics" { "Metrics" }
                     }

@@ -2,14 +2,14 @@
 
 use maud::{Markup, html};
 use outhaul_rollout::judge::Judgement;
-use outhaul_rollout::traffic::HistoryPoint;
+use outhaul_rollout::traffic::Point;
 
 /// The drawing's own units; the page stretches it.
 const WIDTH: f64 = 300.0;
 const HEIGHT: f64 = 100.0;
 
 /// Draws the history of the guard at `index`.
-pub(super) fn chart(judgement: &Judgement, index: usize, history: &[HistoryPoint]) -> Markup {
+pub(super) fn chart(judgement: &Judgement, index: usize, history: &[Point]) -> Markup {
     let points: Vec<(f64, f64)> = history
         .iter()
         .filter_map(|point| {
