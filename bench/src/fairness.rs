@@ -2,11 +2,11 @@
 //!
 //! Caller A asks at a fixed, modest rate; caller B floods the same model from many connections. A is
 //! measured alone, beside B, and beside B under one name with it, as it would be without fairness. Once
-//! with places for all, which shows what A waits, and once with places for half of the flood, which shows
-//! what A is refused.
+//! with places for all and B in a closed loop, which shows what A waits, and once with places for half of
+//! the flood and B at a fixed rate far above what the model answers, which shows what A is refused. A
+//! closed loop of refusals would measure how fast a machine parses what it refuses.
 //!
-//! The phases alternate in turns on one server, and medians are reported. B's refused requests cost the
-//! server something too: a core that parses them is not free for the model.
+//! The phases alternate in turns on one server, and medians are reported.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -41,6 +41,9 @@ pub(crate) struct Arguments {
     /// Connections of caller B.
     #[arg(long, default_value_t = 64)]
     flood: usize,
+    /// Requests a second of caller B where places are few.
+    #[arg(long, default_value_t = 500.0)]
+    flood_rate: f64,
     /// Rows of a batch.
     #[arg(long, default_value_t = 8)]
     max_rows: usize,
@@ -54,8 +57,10 @@ pub(crate) struct Arguments {
 
 /// Returns the rows: what A waits, and what it is refused.
 pub(crate) fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
-    let places = [2 * arguments.flood, arguments.flood.div_ceil(2)];
-    places.into_iter().map(|capacity| arguments.beside(capacity)).collect()
+    let places_for_all = (2 * arguments.flood, Pace::Closed);
+    let few_places = (arguments.flood.div_ceil(2), Pace::Open { rate: arguments.flood_rate });
+    let floods = [places_for_all, few_places];
+    floods.into_iter().map(|(capacity, pace)| arguments.beside(capacity, pace)).collect()
 }
 
 /// One turn: A alone, beside B, and beside B under one name.
@@ -72,7 +77,7 @@ struct Beside {
 }
 
 impl Arguments {
-    fn beside(&self, capacity: usize) -> anyhow::Result<Row> {
+    fn beside(&self, capacity: usize, pace: Pace) -> anyhow::Result<Row> {
         let repository = self.repository(capacity)?;
         wait_until(Instant::now() + SETTLING);
         let mut server = Process::outhaul(&repository.0)?;
@@ -89,8 +94,8 @@ impl Arguments {
         for _ in 0..self.turns {
             turns.push(Turn {
                 alone: run(&self.modest(target("a"))?)?,
-                apart: self.both(target("a"), target("b"))?,
-                together: self.both(target("a"), target("a"))?,
+                apart: self.both(target("a"), (target("b"), pace))?,
+                together: self.both(target("a"), (target("a"), pace))?,
             });
         }
         Ok(self.row(capacity, &turns))
@@ -125,9 +130,9 @@ impl Arguments {
     }
 
     /// Measures A within B's flood, which begins before and ends after.
-    fn both(&self, modest: Target, flood: Target) -> anyhow::Result<Beside> {
+    fn both(&self, modest: Target, (flood, pace): (Target, Pace)) -> anyhow::Result<Beside> {
         let modest = self.modest(modest)?;
-        let flood = self.plan(flood, Pace::Closed, (self.flood, 1.5))?;
+        let flood = self.plan(flood, pace, (self.flood, 1.5))?;
         thread::scope(|scope| {
             let flood = scope.spawn(move || run(&flood));
             wait_until(Instant::now() + modest.warm_up);
@@ -213,6 +218,7 @@ mod tests {
             length: 1,
             rate: 20.0,
             flood: 64,
+            flood_rate: 500.0,
             max_rows: 8,
             seconds: 4.0,
             turns: 1,

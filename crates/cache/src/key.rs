@@ -3,7 +3,7 @@
 //! Every part is hashed behind a tag and its length, so no two lists of parts run together to the same
 //! bytes. BLAKE3 leaves no two inputs that anybody can find with one digest; inputs themselves are not kept.
 
-use std::fmt;
+use std::{fmt, io};
 
 use outhaul_types::{Tensor, TensorData};
 
@@ -62,6 +62,17 @@ impl KeyBuilder {
     #[must_use]
     pub fn text(self, text: &str) -> Self {
         self.bytes(text.as_bytes())
+    }
+
+    /// Adds all that can be read, such as a file.
+    ///
+    /// # Errors
+    ///
+    /// Fails where reading does.
+    pub fn content(self, content: impl io::Read) -> io::Result<Self> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(content)?;
+        Ok(self.bytes(hasher.finalize().as_bytes()))
     }
 
     /// Adds a number.

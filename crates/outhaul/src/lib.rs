@@ -6,6 +6,7 @@
 //! This crate is also the binary `outhaul`; it is the only one that names concrete engines. It holds
 //! wiring and commands, no logic of its own.
 
+mod digest;
 mod engines;
 pub mod load;
 mod loader;

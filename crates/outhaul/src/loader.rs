@@ -4,13 +4,15 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
+use outhaul_cache::SharedStore;
 use outhaul_engine::LoadOptions;
 use outhaul_monitor::Monitor;
 use outhaul_repository::{LoadFailure, LoadOrder, Loaded, Loader, ModelFolder};
-use outhaul_router::{ModelDescription, ServedVersion, VersionPlan};
+use outhaul_router::{CacheSupport, ModelDescription, ServedVersion, VersionPlan};
 use outhaul_transform::Transform;
 use outhaul_types::{EngineChoice, ModelManifest, ModelName, ModelVersion, error_chain};
 
+use crate::digest::digest;
 use crate::engines::Engines;
 use crate::memory::MemoryMeter;
 use crate::model_file::ModelFile;
@@ -24,6 +26,8 @@ pub(crate) struct OnnxLoader {
     pub(crate) monitor: Arc<Monitor>,
     pub(crate) cores: NonZeroUsize,
     pub(crate) meter: MemoryMeter,
+    /// Where replicas share answers.
+    pub(crate) cache: Option<SharedStore>,
 }
 
 /// A version in memory, warm, before it has threads.
@@ -81,6 +85,8 @@ impl OnnxLoader {
     fn plan(&self, order: &LoadOrder<Arc<ModelDescription>>) -> Result<VersionPlan, LoadFailure> {
         let failed = |error: &dyn std::error::Error| LoadFailure::Failed(error_chain(error));
         let LoadOrder { name, version, manifest, path, in_service, .. } = order;
+        let cache = (manifest.cache.as_ref(), self.cache.as_ref());
+        let shares = CacheSupport::needs_store(cache.0, cache.1).map_err(|error| failed(&error))?;
         // Read to the end of the load, and no longer.
         let file = ModelFile::of(path).map_err(|error| failed(&error))?;
         if let Some(how) = file.how() {
@@ -116,6 +122,10 @@ impl OnnxLoader {
             declared => declared,
         };
         let chosen = self.engines.load(&onnx, choice, &options).map_err(|error| failed(&error))?;
+        let engine = chosen.model.engine();
+        let read = copy.as_ref().map_or(file.path(), PrivateCopy::model);
+        let digest = shares.then(|| digest(read, &external, manifest, engine)).transpose();
+        let digest = digest.map_err(|error| failed(&error))?;
         // What is mapped stays; its name is of no more use.
         drop(copy);
         let plan = VersionPlan {
@@ -131,6 +141,7 @@ impl OnnxLoader {
             model: chosen.model,
             engine_reason: chosen.reason,
             cores: self.cores,
+            cache: CacheSupport { store: self.cache.clone(), digest },
         };
         plan.warm_up().map_err(|error| failed(&error))?;
         Ok(plan)
@@ -154,6 +165,7 @@ pub fn try_to_load(
         monitor: Arc::new(Monitor::new()),
         cores: NonZeroUsize::MIN,
         meter: MemoryMeter::default(),
+        cache: None,
     };
     let order = LoadOrder {
         name: model.name.clone(),

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use outhaul_cache::{SharedStore, StoreUrlError};
 use outhaul_monitor::Monitor;
 use outhaul_repository::source::{Cache, LocalFolder, Remote, is_url};
 use outhaul_repository::{
@@ -86,6 +87,8 @@ pub struct OpenOptions {
     /// The folder below which callers may add models while the server runs
     /// ([`Router::added`]); none where not set.
     pub added_below: Option<PathBuf>,
+    /// The URL of the Redis in which replicas share answers; none where not set.
+    pub cache_redis: Option<String>,
     /// What callers may do; all are equal and unlimited where it is empty.
     pub callers: BTreeMap<Name, CallerSpec>,
 }
@@ -108,6 +111,7 @@ impl Default for OpenOptions {
             cache: None,
             cache_capacity: None,
             added_below: None,
+            cache_redis: None,
             callers: BTreeMap::new(),
             meter: MemoryMeter::default(),
         }
@@ -130,6 +134,9 @@ pub enum OpenError {
     /// A place cannot be one of models.
     #[error("cannot open a source of models")]
     Source(#[from] SourceError),
+    /// The URL of the shared cache names no Redis.
+    #[error("cannot use the Redis of the cache")]
+    Cache(#[from] StoreUrlError),
     /// The state store cannot be used.
     #[error("cannot open the state store")]
     State(#[from] StateError),
@@ -167,7 +174,9 @@ pub fn loaded(router: &Router) -> Vec<Problem> {
     let Some(repository) = router.repository() else { return Vec::new() };
     // Loading has no limit of its own, so only the end of the repository ends this.
     repository.settle(Duration::MAX);
-    repository.problems().to_vec()
+    let mut problems = repository.problems().to_vec();
+    problems.extend(router.pipeline_problems());
+    problems
 }
 
 /// Begins to find and load models, and returns the router that will know them. A server listens with
@@ -181,6 +190,7 @@ pub fn prepare(
     engines: Engines,
     monitor: Arc<Monitor>,
 ) -> Result<Arc<Router>, OpenError> {
+    let cache = options.cache_redis.as_deref().map(SharedStore::new).transpose()?;
     let runtime = runtime(options)?;
     let catalog = Arc::new(Catalog::new());
     let callers = Callers::new(options.callers.clone(), &monitor);
@@ -191,6 +201,7 @@ pub fn prepare(
         monitor: Arc::clone(&monitor),
         cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         meter: options.meter,
+        cache,
     };
     let added = options.added_below.as_ref().map(|base| Arc::new(Added::below(base)));
     let mut sources = sources(options, runtime.as_ref())?;

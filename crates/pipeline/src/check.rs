@@ -110,16 +110,16 @@ impl<'c> Checker<'c> {
         for (step, model) in outline.spec.steps.iter().zip(self.models) {
             let key = |input: &str| format!("steps.{}.inputs.{input}", step.name);
             for (input, from) in &step.inputs {
-                let wanted = model.map(|model| {
-                    model.signature.inputs.iter().find(|spec| spec.name == *input)
-                });
+                let wanted = model
+                    .map(|model| model.signature.inputs.iter().find(|spec| spec.name == *input));
                 if let Some(None) = wanted {
                     let rule = format!("'{}' has no such input", step.model);
                     let known = model.map(|model| names(&model.signature.inputs));
                     let remedy = format!("it takes {}", known.unwrap_or_default());
                     self.fault(key(input), rule, &remedy);
                 }
-                for reference in from.iter().filter(|from| matches!(from, Reference::Output { .. })) {
+                for reference in from.iter().filter(|from| matches!(from, Reference::Output { .. }))
+                {
                     let Some(kind) = self.kind_of(reference, &key(input)) else { continue };
                     if let Some(Some(wanted)) = wanted {
                         self.meets(&key(input), reference, &kind, wanted);
@@ -127,7 +127,8 @@ impl<'c> Checker<'c> {
                 }
             }
             let needed = model.iter().flat_map(|model| &model.signature.inputs);
-            let is_fed = |spec: &TensorSpec| step.inputs.iter().any(|(input, _)| *input == spec.name);
+            let is_fed =
+                |spec: &TensorSpec| step.inputs.iter().any(|(input, _)| *input == spec.name);
             for missing in needed.filter(|spec| !spec.optional && !is_fed(spec)) {
                 let rule = format!("'{}' needs this input", step.model);
                 self.fault(key(&missing.name), rule, "feed it with INPUT or STEP.OUTPUT");
@@ -266,7 +267,10 @@ impl<'c> Checker<'c> {
                     None => (data_type, shape),
                     Some((first, before)) => {
                         if first != data_type {
-                            let rule = format!("'{reference}' is {data_type}, and '{}' is {first}", from[0]);
+                            let rule = format!(
+                                "'{reference}' is {data_type}, and '{}' is {first}",
+                                from[0]
+                            );
                             self.fault(key.clone(), rule, "give tensors of one type");
                         }
                         (first, join(&before, &shape))
@@ -377,7 +381,11 @@ fn sample((data_type, shape): &Kind) -> Option<Tensor> {
     // One element more than may be looked at says as much as all of them.
     let elements = shape.elements().filter(|&elements| elements <= elements::MOST_ELEMENTS);
     let Some(elements) = elements else {
-        return Tensor::from_vec([elements::MOST_ELEMENTS + 1], vec![0_u8; elements::MOST_ELEMENTS + 1]).ok();
+        return Tensor::from_vec(
+            [elements::MOST_ELEMENTS + 1],
+            vec![0_u8; elements::MOST_ELEMENTS + 1],
+        )
+        .ok();
     };
     match data_type.size() {
         Some(size) => Tensor::from_bytes(*data_type, shape, vec![0; elements * size].into()).ok(),
@@ -393,4 +401,3 @@ fn names(specs: &[TensorSpec]) -> String {
     let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
     if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
 }
-

@@ -36,7 +36,11 @@ impl Default for Room {
 pub(crate) fn value_of(tensor: &Tensor, room: &mut Room) -> Result<Value, TooMuch> {
     room.elements = room.elements.checked_sub(tensor.len()).ok_or(TooMuch::Elements)?;
     // A shape with a zero in it may have any number of rows that hold nothing.
-    let lists = tensor.shape().iter().take_while(|&&size| size > 0).try_fold(1_usize, |all, &size| all.checked_mul(size));
+    let lists = tensor
+        .shape()
+        .iter()
+        .take_while(|&&size| size > 0)
+        .try_fold(1_usize, |all, &size| all.checked_mul(size));
     if lists.is_none_or(|lists| lists > MOST_ELEMENTS) {
         return Err(TooMuch::Elements);
     }
@@ -59,7 +63,11 @@ fn flat(tensor: &Tensor, room: &mut Room) -> Result<Vec<Value>, TooMuch> {
     macro_rules! values {
         ($rust:ty, $value:expr) => {{
             let elements = tensor.elements_of::<$rust>();
-            elements.iter().flat_map(|elements| elements.iter()).map(|&element| $value(element)).collect()
+            elements
+                .iter()
+                .flat_map(|elements| elements.iter())
+                .map(|&element| $value(element))
+                .collect()
         }};
     }
     Ok(match tensor.data_type() {

@@ -71,7 +71,8 @@ fn sample(plan: &Plan, models: &[Option<StepModel<'_>>]) -> Option<std::sync::Ar
         };
         model.signature.inputs.len() == inputs.len() && inputs.iter().enumerate().all(is_same)
     };
-    let models = models.iter().enumerate().filter_map(|(step, model)| Some((step, model.as_ref()?)));
+    let models =
+        models.iter().enumerate().filter_map(|(step, model)| Some((step, model.as_ref()?)));
     let mut same = models.filter(|(step, model)| names(*step, model));
     same.find_map(|(_, model)| model.interface.sample.clone())
 }

@@ -99,9 +99,12 @@ fn counts(spec: &PipelineSpec, faults: &mut Vec<Fault>) {
         faults.push(Fault::new("outputs", "a pipeline needs an output", remedy));
     }
     let takes = spec.steps.iter().flat_map(|step| {
-        step.inputs.iter().map(move |(input, from)| (format!("steps.{}.inputs.{input}", step.name), from))
+        step.inputs
+            .iter()
+            .map(move |(input, from)| (format!("steps.{}.inputs.{input}", step.name), from))
     });
-    let gives = spec.outputs.iter().map(|output| (format!("outputs.{}", output.name), &output.from));
+    let gives =
+        spec.outputs.iter().map(|output| (format!("outputs.{}", output.name), &output.from));
     for (key, _) in takes.chain(gives).filter(|(_, from)| from.is_empty()) {
         faults.push(Fault::new(key, "must be fed by something", "write INPUT or STEP.OUTPUT"));
     }
@@ -133,7 +136,11 @@ fn twice<'n>(key: &str, names: impl Iterator<Item = &'n Name>, faults: &mut Vec<
     let mut seen = BTreeSet::new();
     for name in names {
         if name.is_empty() || !seen.insert(name) {
-            faults.push(Fault::new(format!("{key}.{name}"), "must be a name of its own", "rename it"));
+            faults.push(Fault::new(
+                format!("{key}.{name}"),
+                "must be a name of its own",
+                "rename it",
+            ));
         }
     }
 }

@@ -21,7 +21,9 @@ use crate::plan::{Plan, Slot};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Known {
     /// It has not started. Whether its condition holds, where that is known or it has none.
-    Waiting { holds: Option<bool> },
+    Waiting {
+        holds: Option<bool>,
+    },
     Running,
     Answered,
     /// What it would give is missing.
@@ -84,7 +86,8 @@ impl Plan {
     /// Begins a request. `inputs` tells which of the inputs it has, `wanted` which outputs it wants.
     pub fn begin(&self, inputs: Vec<bool>, wanted: Vec<usize>) -> Run<'_> {
         let holds = |conditional: bool| if conditional { None } else { Some(true) };
-        let waiting = self.steps.iter().map(|step| Known::Waiting { holds: holds(step.is_conditional) });
+        let waiting =
+            self.steps.iter().map(|step| Known::Waiting { holds: holds(step.is_conditional) });
         let known = waiting.collect();
         Run { plan: self, inputs, wanted, known }
     }
@@ -147,9 +150,8 @@ impl Run<'_> {
     /// Returns how the request ended, once it has.
     pub fn outcome(&self) -> Option<Outcome> {
         let needs = self.needs();
-        let is_fatal = |&step: &usize| {
-            self.known[step] == Known::Failed && needs[step] == Need::Sure
-        };
+        let is_fatal =
+            |&step: &usize| self.known[step] == Known::Failed && needs[step] == Need::Sure;
         if let Some(step) = (0..self.known.len()).find(is_fatal) {
             return Some(Outcome::Failed(step));
         }
@@ -216,7 +218,8 @@ impl Run<'_> {
                 Known::Running | Known::Answered | Known::Failed => true,
                 Known::NotRun | Known::GivenUp => false,
                 Known::Waiting { holds } => {
-                    let mut needed = self.plan.steps[step].feeds.iter().filter(|feed| !feed.optional);
+                    let mut needed =
+                        self.plan.steps[step].feeds.iter().filter(|feed| !feed.optional);
                     holds == Some(true) && needed.all(|feed| self.is_sure(&feed.from, &sure))
                 }
             };
@@ -256,7 +259,8 @@ impl Run<'_> {
             let may_be_missing = needed.any(|feed| is_open(&feed.from));
             for feed in &planned.feeds {
                 // What may still turn out not to be needed waits for what tells.
-                let waits = holds.is_none() || may_be_missing && (feed.optional || !is_open(&feed.from));
+                let waits =
+                    holds.is_none() || may_be_missing && (feed.optional || !is_open(&feed.from));
                 let need = if waits { need.min(Need::Maybe) } else { need };
                 self.demand(&feed.from, need, &sure, &mut needs);
             }

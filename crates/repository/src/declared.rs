@@ -113,6 +113,14 @@ impl Value {
     pub fn duration(&self) -> Option<Duration> {
         self.text().and_then(|text| humantime::parse_duration(text).ok())
     }
+
+    /// Returns a number of bytes, or one with a unit: `64MiB`, `1 GB`.
+    pub fn size(&self) -> Option<usize> {
+        match self {
+            Value::Text(text) => bytes(text),
+            value => value.whole(),
+        }
+    }
 }
 
 /// A value as TOML would write it.
@@ -298,6 +306,22 @@ impl Declarations {
             }
         }
     }
+}
+
+fn bytes(text: &str) -> Option<usize> {
+    let split = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(split);
+    let unit: usize = match unit.trim_start() {
+        "B" => 1,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<usize>().ok()?.checked_mul(unit)
 }
 
 /// Says what is wrong with a key that is not in the list, and what was probably meant.

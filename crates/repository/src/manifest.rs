@@ -3,6 +3,7 @@
 //! Each key has one rule, and a broken rule names its remedy. What the keys mean is told by the
 //! fields of [`ModelManifest`] and by `docs/guide/model-toml.md`. [`write_manifest`] is the way back.
 
+mod cache;
 mod fallback;
 mod loading;
 mod rules;
@@ -50,6 +51,7 @@ pub const MANIFEST_KEYS: &[&str] = &[
     "transform.input",
     "transform.output",
     "sample",
+    "cache",
     "fallback.to",
     "fallback.default",
     "fallback.on",
@@ -89,6 +91,7 @@ fn validate(mut declared: Declarations) -> Result<ModelManifest, Vec<Problem>> {
     queue(&mut declared, &mut manifest.queue);
     tensors::take(&mut declared, &mut manifest);
     transform::take(&mut declared, &mut manifest);
+    cache::take(&mut declared, &mut manifest);
     fallback::take(&mut declared, &mut manifest);
     let problems = declared.into_problems();
     if problems.is_empty() { Ok(manifest) } else { Err(problems) }

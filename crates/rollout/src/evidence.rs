@@ -93,11 +93,10 @@ fn log_likelihood(hits: u64, n: u64, share: f64) -> f64 {
     hits as f64 * log(share) + (n - hits) as f64 * log1p(-share)
 }
 
-/// Finds where `is_outside` begins between a share inside and an end of the range, to a hundred-thousandth of
-/// their distance. It errs outwards.
+/// Finds where `is_outside` begins between a share inside and an end of the range, to a ten-thousandth of its value.
+/// It errs outwards.
 fn boundary(mut inside: f64, mut outside: f64, is_outside: impl Fn(f64) -> bool) -> f64 {
-    let enough = (outside - inside).abs() * 1e-5;
-    while (outside - inside).abs() > enough {
+    while (outside - inside).abs() > 1e-4 * outside.max(inside) {
         let middle = f64::midpoint(inside, outside);
         if is_outside(middle) {
             outside = middle;

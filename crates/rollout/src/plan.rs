@@ -105,6 +105,10 @@ pub enum Command {
 /// What happens to the world.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one at a time; a box would be every caller's"
+)]
 pub enum Input {
     /// Somebody asks for something.
     Command {

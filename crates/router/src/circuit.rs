@@ -71,7 +71,7 @@ pub(crate) struct Circuit {
 #[derive(Debug)]
 enum State {
     /// All pass. Becomes `Open` when more than half of enough requests failed.
-    Closed(Window),
+    Closed(Box<Window>),
     /// Nobody passes. Becomes `HalfOpen` with the first request after `until`.
     Open { until: Instant, pause: Duration },
     /// One passes at a time. Becomes `Closed` when it fares well, `Open` for twice as long when it does not.
@@ -80,7 +80,7 @@ enum State {
 
 impl Circuit {
     pub(crate) fn new(now: Instant) -> Self {
-        Circuit { state: State::Closed(Window::default()), epoch: 0, origin: now }
+        Circuit { state: State::Closed(Box::default()), epoch: 0, origin: now }
     }
 
     /// Asks whether a request may pass. One that passed must end with [`Circuit::ended`].
@@ -116,7 +116,7 @@ impl Circuit {
             }
             (State::Closed(_), Fared::Neither) | (State::Open { .. }, _) => {}
             (State::HalfOpen { .. }, Fared::Well) => {
-                self.become_state(State::Closed(Window::default()));
+                self.become_state(State::Closed(Box::default()));
             }
             (State::HalfOpen { pause, .. }, Fared::Badly) => {
                 let longer = (*pause * 2).min(LONGEST_PAUSE);

@@ -197,11 +197,12 @@ impl<'a> Row<'a> {
         if self.shape.len() > 1 {
             return None;
         }
-        let fixed: usize = inner.iter().filter_map(Dimension::size).product();
+        let fixed = inner.iter().filter_map(Dimension::size).try_fold(1, usize::checked_mul)?;
         let open = inner.iter().filter(|dimension| dimension.size().is_none()).count();
         let count = self.elements.len();
         // What is open takes what is left, where that leaves no choice: one open size, or a single element.
-        let rest = if fixed == 0 || count % fixed != 0 { return None } else { count / fixed };
+        let rest =
+            if fixed == 0 || !count.is_multiple_of(fixed) { return None } else { count / fixed };
         let size = match open {
             0 if rest == 1 => 1,
             1 => rest,

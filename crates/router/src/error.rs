@@ -1,5 +1,7 @@
 //! Why a request has no answer.
 
+use std::sync::Arc;
+
 use crate::declared::ReshapeError;
 use outhaul_repository::{AskError, Unresolved};
 use outhaul_scheduler::{BadPriority, QueueError};
@@ -163,6 +165,9 @@ pub enum RouterError {
     /// The queue or the engine gave no answer.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// The computation that this request waited for, with equal ones, failed.
+    #[error("{0}")]
+    Joined(Arc<RouterError>),
 }
 
 impl RouterError {
@@ -211,6 +216,7 @@ impl Classify for RouterError {
             RouterError::Reshape(error) => error.kind(),
             RouterError::Pipeline(error) => error.kind(),
             RouterError::Queue(error) => error.kind(),
+            RouterError::Joined(error) => error.kind(),
         }
     }
 
@@ -218,6 +224,7 @@ impl Classify for RouterError {
         match self {
             RouterError::Pipeline(error) => error.client_message(),
             RouterError::Queue(error) => error.client_message(),
+            RouterError::Joined(error) => error.client_message(),
             RouterError::Asked(error) => error.client_message(),
             RouterError::OpenCircuit { .. } => {
                 "the model failed too often lately and is left in peace for a while".to_owned()

@@ -13,7 +13,10 @@ use smallvec::SmallVec;
 
 use crate::fallback::MOST_DEPTH;
 use crate::callers::asked_level;
-use crate::{Router, RouterError, Served, ServedVersion, classify};
+use crate::cached::Runs;
+use crate::preparing::Preparing;
+use crate::transformed::answer_transformed;
+use crate::{Router, RouterError, Served, ServedVersion, cached, classify};
 
 impl Router {
     /// Answers one request. Dropping the future gives the request up: if it still waits, it is never
@@ -94,38 +97,16 @@ impl Router {
     /// Answers on a version that has been resolved; also returns the rows answered.
     async fn infer_on(
         &self,
-        served: &ServedVersion,
+        served: &Arc<Served>,
         request: InferRequest,
         context: &RequestContext,
         started: Instant,
     ) -> Result<(InferResponse, usize), RouterError> {
-        if served.transform().is_some() {
-            return self.infer_transformed(served, request, context, started).await;
-        }
-        let signature = served.signature();
-        let selected =
-            signature.select_outputs(request.outputs.iter().map(|output| &output.name))?;
-        let inputs = served.reshapes().inward(signature.bind(request.inputs)?)?;
-        let share = served.share(&inputs)?;
-        if share.rows() > served.max_request_rows() {
-            let (rows, most) = (share.rows(), served.max_request_rows());
-            return Err(RouterError::TooManyRows { rows, most });
-        }
         let admission = self.admission(served, &request.parameters, context, started)?;
-        let answer = served.queue().infer(inputs, share, admission).await?;
-        let outputs = served.reshapes().outward(answer.outputs)?;
-        let outputs = name_outputs(served, &selected, outputs, &request.outputs)?;
-        let response = InferResponse {
-            id: request.id,
-            model: served.description().name.clone(),
-            version: served.description().version,
-            outputs,
-            timings: answer.timings,
-            tokens: None,
-            cache: outhaul_types::CacheStatus::Off,
-            via: None,
-        };
-        Ok((response, share.rows()))
+        if served.cache().is_some() && !context.shadow && cached::is_small(&request) {
+            return self.infer_cached(served, request, admission, context.no_cache).await;
+        }
+        answer(&self.preparing, served, request, admission, None).await
     }
 
     /// Waits until a version that sleeps answers. It is loaded once, however many wait; each waits no
@@ -186,6 +167,42 @@ impl Router {
         let deadline = Deadline::earlier(own, asked);
         Ok(Admission { deadline, level, caller: terms.key, weight: terms.weight })
     }
+}
+
+/// Answers a request on a version, by running the model; also returns the rows answered. `runs` keeps what
+/// the model gives, where that is wanted.
+pub(crate) async fn answer(
+    preparing: &Preparing,
+    served: &ServedVersion,
+    request: InferRequest,
+    admission: Admission,
+    runs: Option<&Runs>,
+) -> Result<(InferResponse, usize), RouterError> {
+    if served.transform().is_some() {
+        return answer_transformed(preparing, served, request, admission, runs).await;
+    }
+    let signature = served.signature();
+    let selected = signature.select_outputs(request.outputs.iter().map(|output| &output.name))?;
+    let inputs = served.reshapes().inward(signature.bind(request.inputs)?)?;
+    let share = served.share(&inputs)?;
+    if share.rows() > served.max_request_rows() {
+        let (rows, most) = (share.rows(), served.max_request_rows());
+        return Err(RouterError::TooManyRows { rows, most });
+    }
+    let answer = served.queue().infer(inputs, share, admission).await?;
+    let outputs = served.reshapes().outward(answer.outputs)?;
+    let outputs = name_outputs(served, &selected, outputs, &request.outputs)?;
+    let response = InferResponse {
+        id: request.id,
+        model: served.description().name.clone(),
+        version: served.description().version,
+        outputs,
+        timings: answer.timings,
+        tokens: None,
+        cache: outhaul_types::CacheStatus::Off,
+        via: None,
+    };
+    Ok((response, share.rows()))
 }
 
 /// The earlier of the caller's deadline and the `timeout` parameter (microseconds, as Triton's clients

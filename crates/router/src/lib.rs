@@ -10,6 +10,7 @@
 //!
 //! Bytes and sockets are not known here, nor are engines: see `protocol`, `server` and `engine`.
 
+mod cached;
 mod callers;
 mod circuit;
 mod classify;
@@ -38,6 +39,7 @@ use outhaul_monitor::Monitor;
 use outhaul_repository::{Catalog, Handle, Resident};
 use outhaul_scheduler::Arriving;
 
+pub use cached::CacheSupport;
 pub use callers::{ANONYMOUS, Callers, MOST_UNNAMED, Terms};
 pub use declared::{Declared, DeclaredError};
 pub use default_answer::{DefaultError, check_default};
@@ -80,7 +82,7 @@ pub struct Router {
     /// Whether everything was loaded once. Models that come later do not take it back.
     was_ready: AtomicBool,
     /// Where texts, pictures and rows become tensors.
-    preparing: preparing::Preparing,
+    preparing: Arc<preparing::Preparing>,
     /// What callers may do.
     callers: Callers,
     /// Where requests go that leave the version open.
@@ -108,7 +110,7 @@ impl Router {
             repository: None,
             added: None,
             was_ready: AtomicBool::new(false),
-            preparing: preparing::Preparing::default(),
+            preparing: Arc::default(),
             callers: Callers::default(),
             routes: ArcSwap::default(),
             pipelines: pipeline::Pipelines::default(),

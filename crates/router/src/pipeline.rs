@@ -311,7 +311,9 @@ fn status(held: &Held) -> VersionStatus {
         State::Ready(planned) => {
             (Standing::Ready, Some(Arc::clone(&planned.description)), String::new())
         }
-        State::Asleep(_) => (Standing::Dormant, None, "its models are loaded on request".to_owned()),
+        State::Asleep(_) => {
+            (Standing::Dormant, None, "its models are loaded on request".to_owned())
+        }
         State::Loading(reason) => (Standing::Loading, None, reason.clone()),
         State::Failed(reason, _) => (Standing::Failed, None, reason.clone()),
     };

@@ -174,7 +174,8 @@ impl Remote {
             None => settled(send().await),
             Some(after) => {
                 let (answer, winner) = hedge::race(async { settled(send().await) }, after, || {
-                    self.hedge().then(|| async { settled(send().await) })
+                    let again = async { settled(send().await) };
+                    self.hedge().then_some(again)
                 })
                 .await;
                 if winner == Winner::Second {

@@ -14,6 +14,7 @@ use outhaul_types::{
     ModelVersion,
 };
 
+use crate::cached::{CacheSupport, VersionCache};
 use crate::declared::{Declared, Reshapes};
 use crate::default_answer::check_default;
 use crate::preparing::InPreparation;
@@ -46,6 +47,8 @@ pub struct VersionPlan {
     pub engine_reason: String,
     /// Cores that this process may use.
     pub cores: NonZeroUsize,
+    /// What its cache needs, where it declares one.
+    pub cache: CacheSupport,
 }
 
 impl VersionPlan {
@@ -80,10 +83,19 @@ impl VersionPlan {
     }
 }
 
-/// Why a version's threads could not be started.
+/// Why a version could not be started.
 #[derive(Debug, thiserror::Error)]
-#[error("the operating system refused a thread")]
-pub struct StartError(#[from] std::io::Error);
+pub enum StartError {
+    /// It has no threads.
+    #[error("the operating system refused a thread")]
+    Thread(#[from] std::io::Error),
+    /// Its cache is declared to be in Redis, and this process has none.
+    #[error(
+        "its cache is to be kept in Redis and the server is given none: set cache.redis \
+         (OUTHAUL_CACHE_REDIS, --cache-redis), or cache.store = \"memory\" in model.toml"
+    )]
+    NoCacheStore,
+}
 
 /// What stands between callers and a model's tensors.
 pub(crate) struct Transformed {
@@ -119,6 +131,7 @@ pub struct ServedVersion {
     reshapes: Reshapes,
     transform: Option<Transformed>,
     capacity: usize,
+    cache: Option<VersionCache>,
 }
 
 impl ServedVersion {
@@ -126,8 +139,10 @@ impl ServedVersion {
     ///
     /// # Errors
     ///
-    /// Fails where the operating system refuses a thread.
+    /// Fails where the operating system refuses a thread, and where the declared cache needs a Redis that
+    /// the plan has not.
     pub fn start(plan: VersionPlan, monitor: &Monitor) -> Result<Self, StartError> {
+        let cache = VersionCache::of(&plan, monitor)?;
         let batching = match &plan.declared.unbatched {
             Some(reason) => BatchMode::Off(reason.clone()),
             None => BatchMode::decide(&plan.rows, &plan.manifest.batching),
@@ -181,6 +196,7 @@ impl ServedVersion {
             reshapes: plan.declared.reshapes,
             transform,
             capacity,
+            cache,
         })
     }
 
@@ -197,6 +213,11 @@ impl ServedVersion {
     /// What stands between callers and the model's tensors.
     pub(crate) fn transform(&self) -> Option<&Transformed> {
         self.transform.as_ref()
+    }
+
+    /// The answers that are kept; `None` where none are.
+    pub(crate) fn cache(&self) -> Option<&VersionCache> {
+        self.cache.as_ref()
     }
 
     /// How many requests may wait.
@@ -293,6 +314,7 @@ mod tests {
             model: Arc::new(NeverRun),
             engine_reason: String::new(),
             cores: NonZeroUsize::MIN,
+            cache: CacheSupport::default(),
         };
         ServedVersion::start(plan, &Monitor::new()).unwrap()
     }

@@ -9,8 +9,8 @@
 //! 3. The caller gets the answer. Only then does a task on the caller's event loop hand the copy to the thread for
 //!    copies: waking a thread costs microseconds, which nobody waits for now.
 //! 4. On that thread the copy waits until a core is free ([`cores`]), half a second at most, and is shed if none is.
-//! 5. It runs there under [`Priority::Background`]: cheap models at once on that thread, others on their instances.
-//! 6. The answers are compared ([`compare`]) and counted; the worst disagreements are kept ([`examples`]).
+//! 5. It runs there under [`outhaul_types::Priority::Background`]: cheap models at once on that thread, others on their instances.
+//! 6. The answers are compared ([`mod@compare`]) and counted; the worst disagreements are kept ([`examples`]).
 //!
 //! Invariant: a request waits for nothing that a copy does, and what becomes of a copy - an error, a panic, a model that
 //! hangs - is a count and no more. A copy never leads to another copy: [`RequestContext::shadow`] goes with it.

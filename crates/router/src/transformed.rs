@@ -14,13 +14,14 @@ use outhaul_scheduler::{Admission, QueueError};
 use outhaul_transform::{Grouping, Part, Prepared, Transform, TransformError};
 use outhaul_types::{
     BindError, BoundInputs, Deadline, InferRequest, InferResponse, ModelSignature, Name,
-    NamedTensor, RequestContext, RequestedOutput, Tensor, Tensors, Timings,
+    NamedTensor, RequestedOutput, Tensor, Tensors, Timings,
 };
 use smallvec::SmallVec;
 
+use crate::cached::Runs;
 use crate::preparing::{Preparing, Turn};
 use crate::served::Transformed;
-use crate::{Router, RouterError, ServedVersion, classify};
+use crate::{RouterError, ServedVersion, classify};
 
 /// Elements of a model's output from which turning them into the answer leaves the thread that serves
 /// the connection: some 100 microseconds.
@@ -58,51 +59,59 @@ struct Asked<'a> {
     transformed: &'a Transformed,
     admission: Admission,
     wanted: SmallVec<[Wanted; 4]>,
+    /// What keeps the model's outputs, where they are kept.
+    runs: Option<&'a Runs>,
 }
 
-impl Router {
-    /// Answers on a version that has a transform; also returns the rows answered.
-    pub(crate) async fn infer_transformed(
-        &self,
-        served: &ServedVersion,
-        mut request: InferRequest,
-        context: &RequestContext,
-        started: Instant,
-    ) -> Result<(InferResponse, usize), RouterError> {
-        let transformed = served.transform().ok_or(RouterError::PreparingPanicked)?;
-        let asked = Asked {
-            preparing: &self.preparing,
-            served,
-            transformed,
-            admission: self.admission(served, &request.parameters, context, started)?,
-            wanted: select(transformed, &request.outputs)?,
-        };
-        let inputs = std::mem::take(&mut request.inputs);
-        let (given, rows) = asked.bind(inputs)?;
-        let (given, asked) = (Arc::new(given), &asked);
-        let chunks = match &*given {
-            Given::Outer(_, grouping) => transformed.transform.chunks(rows, *grouping),
-            Given::Inner(_) => std::iter::once(0..rows).collect(),
-        };
-        // A large request is prepared while what came before it runs, and holds no more than that.
-        let chunks = chunks.into_iter().map(|chunk| asked.answer(Arc::clone(&given), chunk));
-        let done: Vec<Done> = stream::iter(chunks).buffered(2).try_collect().await?;
-        let tokens = done.iter().try_fold(0, |sum, done| Some(sum + done.tokens?));
-        let timings = done.iter().fold(Timings::default(), in_turn);
-        let outputs = joined(done)?;
-        let outputs = name(transformed, &asked.wanted, outputs, &request.outputs)?;
-        let response = InferResponse {
-            id: request.id,
-            model: served.description().name.clone(),
-            version: served.description().version,
-            outputs,
-            timings,
-            tokens,
-            cache: outhaul_types::CacheStatus::Off,
-            via: None,
-        };
-        Ok((response, rows))
-    }
+/// Answers on a version that has a transform; also returns the rows answered. `runs` keeps what the model
+/// gives, where that is wanted.
+pub(crate) async fn answer_transformed(
+    preparing: &Preparing,
+    served: &ServedVersion,
+    mut request: InferRequest,
+    admission: Admission,
+    runs: Option<&Runs>,
+) -> Result<(InferResponse, usize), RouterError> {
+    let transformed = served.transform().ok_or(RouterError::PreparingPanicked)?;
+    let wanted = select(transformed, &request.outputs)?;
+    let asked = Asked { preparing, served, transformed, admission, wanted, runs };
+    let inputs = std::mem::take(&mut request.inputs);
+    let (given, rows) = asked.bind(inputs)?;
+    let (given, asked) = (Arc::new(given), &asked);
+    let chunks = match &*given {
+        Given::Outer(_, grouping) => transformed.transform.chunks(rows, *grouping),
+        Given::Inner(_) => std::iter::once(0..rows).collect(),
+    };
+    // A large request is prepared while what came before it runs, and holds no more than that.
+    let chunks = chunks.into_iter().map(|chunk| asked.answer(Arc::clone(&given), chunk));
+    let done: Vec<Done> = stream::iter(chunks).buffered(2).try_collect().await?;
+    let tokens = done.iter().try_fold(0, |sum, done| Some(sum + done.tokens?));
+    let timings = done.iter().fold(Timings::default(), in_turn);
+    let outputs = joined(done)?;
+    let outputs = name(transformed, &asked.wanted, outputs, &request.outputs)?;
+    let response = InferResponse {
+        id: request.id,
+        model: served.description().name.clone(),
+        version: served.description().version,
+        outputs,
+        timings,
+        tokens,
+        cache: outhaul_types::CacheStatus::Off,
+        via: None,
+    };
+    Ok((response, rows))
+}
+
+/// Runs the model on one part; also returns the part's rows.
+pub(crate) async fn run_model(
+    served: &ServedVersion,
+    inputs: BoundInputs,
+    admission: Admission,
+) -> Result<(Tensors, Timings, usize), RouterError> {
+    let inputs = served.reshapes().inward(inputs)?;
+    let share = served.share(&inputs)?;
+    let answer = served.queue().infer(inputs, share, admission).await?;
+    Ok((served.reshapes().outward(answer.outputs)?, answer.timings, share.rows()))
 }
 
 impl Asked<'_> {
@@ -204,11 +213,14 @@ impl Asked<'_> {
     /// Runs one part as a request of its own, and turns its outputs into the wanted ones.
     async fn run(&self, part: Part) -> Result<Ran, RouterError> {
         // A clone shares the elements.
-        let inputs = self.served.reshapes().inward(part.inputs.clone())?;
-        let share = self.served.share(&inputs)?;
-        let answer = self.served.queue().infer(inputs, share, self.admission).await?;
-        let own = self.served.reshapes().outward(answer.outputs)?;
-        let mut timings = answer.timings;
+        let inputs = part.inputs.clone();
+        let (own, mut timings) = match self.runs {
+            Some(runs) => runs.run(inputs, self.admission).await?,
+            None => {
+                let (own, timings, _) = run_model(self.served, inputs, self.admission).await?;
+                (own, timings)
+            }
+        };
         let begun = Instant::now();
         let transform = Arc::clone(&self.transformed.transform);
         let wanted = self.wanted.clone();

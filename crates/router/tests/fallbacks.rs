@@ -85,6 +85,7 @@ fn plan(name: &str, version: u64, manifest: ModelManifest, model: Labels) -> Ver
         model: Arc::new(model),
         engine_reason: String::new(),
         cores: NonZeroUsize::MIN,
+        cache: Default::default(),
     }
 }
 

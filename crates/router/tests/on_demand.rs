@@ -165,6 +165,7 @@ fn plan(order: &LoadOrder<()>, script: Arc<Script>) -> VersionPlan {
         model: Arc::new(Echo(script)),
         engine_reason: String::new(),
         cores: NonZeroUsize::MIN,
+        cache: Default::default(),
     }
 }
 

@@ -178,6 +178,7 @@ fn plan(name: &str, version: u64, model: Scripted) -> VersionPlan {
         model: Arc::new(model),
         engine_reason: String::new(),
         cores: NonZeroUsize::new(2).unwrap(),
+        cache: Default::default(),
     }
 }
 

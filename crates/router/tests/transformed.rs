@@ -103,6 +103,7 @@ impl Fixture {
             model: Arc::new(Ids(Arc::clone(&given))),
             engine_reason: String::new(),
             cores: NonZeroUsize::MIN,
+            cache: Default::default(),
         };
         let (catalog, monitor) = (Arc::new(Catalog::new()), Arc::new(Monitor::new()));
         let (name, version) = (plan.name.clone(), plan.version);

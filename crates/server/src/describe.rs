@@ -19,7 +19,11 @@ pub(crate) const SERVER: ServerMetadata<'static> = ServerMetadata {
 
 /// Returns the protocol's word for kind of file and engine.
 pub(crate) fn platform(model: &ModelDescription) -> String {
-    format!("{}_onnx", model.engine)
+    match model.engine {
+        // Triton's word for a model that asks others.
+        "pipeline" => "ensemble".to_owned(),
+        engine => format!("{engine}_onnx"),
+    }
 }
 
 /// Returns what codecs of rows may know of a model.

@@ -479,6 +479,17 @@ pub struct CacheSpec {
     pub store: CacheStore,
 }
 
+impl CacheSpec {
+    /// The capacity where none is declared: 64 MiB.
+    pub const DEFAULT_CAPACITY: u64 = 64 << 20;
+}
+
+impl Default for CacheSpec {
+    fn default() -> Self {
+        CacheSpec { capacity: Self::DEFAULT_CAPACITY, ttl: None, store: CacheStore::default() }
+    }
+}
+
 /// Where answers are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

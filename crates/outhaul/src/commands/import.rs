@@ -5,6 +5,7 @@
 //! other from it, and none is ever there by half.
 
 mod copy;
+mod pipeline;
 mod place;
 mod python;
 mod source;
@@ -135,9 +136,9 @@ impl Import {
     }
 
     fn import(&self, found: Found, report: &mut Report) {
-        let Found { models, convertible, problems } = found;
+        let Found { models, pipelines, convertible, problems } = found;
         report.problems.extend(problems);
-        let count = models.len() + convertible.len();
+        let count = models.len() + pipelines.len() + convertible.len();
         if self.name.is_some() && count > 1 {
             let rule = format!("{count} models cannot have one name");
             let remedy = "leave --name out, or give the path of one of them";
@@ -147,6 +148,12 @@ impl Import {
         for model in models {
             match copy::import(self, model, &mut report.notes) {
                 Ok(imported) => report.models.push(imported),
+                Err(problem) => report.problems.push(problem),
+            }
+        }
+        for found in pipelines {
+            match pipeline::import(self, found) {
+                Ok(imported) => report.models.extend(imported),
                 Err(problem) => report.problems.push(problem),
             }
         }

@@ -286,9 +286,12 @@ impl Journal {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let row = |entry: &Value| {
             let at = entry["at"].as_i64().map(picture::time).unwrap_or_default();
-            vec![at, text(&entry["route"]), text(&entry["by"]), text(&entry["text"])]
+            let what = text(&entry["what"]).replace('_', " ");
+            vec![at, text(&entry["route"]), what, text(&entry["by"]), text(&entry["text"])]
         };
-        let rows: Vec<_> = journal["entries"].as_array().into_iter().flatten().map(row).collect();
+        // The server tells the newest first; people read downwards.
+        let entries = journal["entries"].as_array().into_iter().flatten().rev();
+        let rows: Vec<_> = entries.map(row).collect();
         match rows.is_empty() {
             true => writeln!(out, "nothing was changed yet")?,
             false => out.write_all(columns(&rows).as_bytes())?,

@@ -119,7 +119,7 @@ pub(super) fn residency(value: &Value) -> Result<Duration, Rule> {
 
 /// The memory that models may take.
 pub(super) fn budget(value: &Value) -> Result<Option<u64>, Rule> {
-    size(value).filter(|bytes| *bytes >= 1 << 20).map(|bytes| Some(bytes as u64)).ok_or_else(|| {
+    value.size().filter(|bytes| *bytes >= 1 << 20).map(|bytes| Some(bytes as u64)).ok_or_else(|| {
         Rule::new("must be a size of at least 1MiB", "write a number of bytes or one as 4GiB")
     })
 }
@@ -161,7 +161,7 @@ pub(super) fn listen(value: &Value) -> Result<Listen, Rule> {
 
 /// The largest body, or the largest tensor in one.
 pub(super) fn body_size(value: &Value) -> Result<usize, Rule> {
-    size(value).filter(|bytes| *bytes >= 1024).ok_or_else(|| {
+    value.size().filter(|bytes| *bytes >= 1024).ok_or_else(|| {
         Rule::new("must be a size of at least 1KiB", "write a number of bytes or one as 64MiB")
     })
 }
@@ -169,33 +169,9 @@ pub(super) fn body_size(value: &Value) -> Result<usize, Rule> {
 /// The longest head. HTTP is read into 8 KiB at least.
 pub(super) fn head_size(value: &Value) -> Result<u32, Rule> {
     let allowed = |bytes: &u32| (8 << 10..=16 << 20).contains(bytes);
-    size(value).and_then(|bytes| u32::try_from(bytes).ok()).filter(allowed).ok_or_else(|| {
+    value.size().and_then(|bytes| u32::try_from(bytes).ok()).filter(allowed).ok_or_else(|| {
         Rule::new("must be a size from 8KiB to 16MiB", "write a number of bytes or one as 64KiB")
     })
-}
-
-/// A number of bytes, or one with a unit: `64MiB`, `1 GB`.
-fn size(value: &Value) -> Option<usize> {
-    match value {
-        Value::Text(text) => bytes(text),
-        value => value.whole(),
-    }
-}
-
-fn bytes(text: &str) -> Option<usize> {
-    let split = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at(split);
-    let unit: usize = match unit.trim_start() {
-        "B" => 1,
-        "kB" | "KB" => 1_000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return None,
-    };
-    number.parse::<usize>().ok()?.checked_mul(unit)
 }
 
 pub(super) fn connections(value: &Value) -> Result<usize, Rule> {

@@ -74,6 +74,39 @@ fn a_triton_repository_becomes_ours_and_answers() {
 }
 
 #[test]
+fn an_ensemble_of_triton_becomes_a_pipeline() {
+    let folder = Folder::new();
+    folder.model("identity_fp32", "triton/flower/1/model.onnx");
+    folder.write("triton/flower/config.pbtxt", "platform: \"onnxruntime_onnx\"");
+    folder.write(
+        "triton/both/config.pbtxt",
+        "platform: \"ensemble\"\nmax_batch_size: 8\n\
+         input { name: \"IN\" data_type: TYPE_FP32 dims: [4] }\n\
+         output { name: \"OUT\" data_type: TYPE_FP32 dims: [4] }\n\
+         ensemble_scheduling { step { model_name: \"flower\" model_version: -1 \
+         input_map { key: \"x\" value: \"IN\" } output_map { key: \"y\" value: \"OUT\" } } }\n",
+    );
+    folder.write("triton/both/1/.keep", "");
+    let ran = folder.run(&["import", "triton", "--to", "models"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(
+        ran.out.contains("imported  both    from Triton (config.pbtxt), to models/both\n"),
+        "{ran:?}"
+    );
+    assert_eq!(
+        files(&folder.path("models")),
+        ["both/pipeline.toml", "flower/1/model.onnx", "flower/model.toml"]
+    );
+    assert_eq!(
+        read(&folder, "models/both/pipeline.toml"),
+        "# Imported from triton/both, Triton (config.pbtxt).\n\n\
+         [inputs]\nIN = { datatype = \"FP32\", shape = [-1, 4] }\n\n\
+         [[steps]]\nname = \"flower\"\nmodel = \"flower\"\ninputs = { x = \"IN\" }\n\n\
+         [outputs]\nOUT = \"flower.y\"\n"
+    );
+}
+
+#[test]
 fn what_is_there_is_replaced_only_by_force_and_whole() {
     let folder = Folder::new();
     folder.model("identity_fp32", "here/iris/2/model.onnx");

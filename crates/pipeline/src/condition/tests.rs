@@ -22,10 +22,10 @@ fn what_an_expression_looks_at_is_known_before_it_runs() {
     let input = |name: &str| Reference::Input(name.into());
     let cases = [
         Case("fast.score[0] < 0.8", vec![output("fast", "score")]),
-        Case("fast['the score'][0] < 0.8 && lang == 'en'", vec![
-            output("fast", "the score"),
-            input("lang"),
-        ]),
+        Case(
+            "fast['the score'][0] < 0.8 && lang == 'en'",
+            vec![output("fast", "the score"), input("lang")],
+        ),
         Case("has(slow.label) && slow.label[0] == 'x'", vec![output("slow", "label")]),
         Case("text.exists(fast, fast == 'a')", vec![input("text")]),
         Case("size(text) > 3 || text[0].startsWith('!')", vec![input("text")]),

@@ -53,39 +53,63 @@ fn what_names_alone_can_tell_is_told_all_at_once() {
     struct Case(&'static [&'static str], &'static [&'static str], &'static [&'static str]);
     let cases = [
         Case(&["a x=x", "b x=a.y when a.s[0] < 1"], &["y=b.y|a.y"], &[]),
-        Case(&[], &[], &[
-            "steps: a pipeline needs a step; write a [[steps]]",
-            "outputs: a pipeline needs an output; write NAME = \"STEP.OUTPUT\" below [outputs]",
-        ]),
-        Case(&["a x=c.y", "b x=a.y", "c x=b.y"], &["y=b.y"], &[
-            "steps.a: the steps wait for each other: a -> c -> b -> a; \
-             let one of them do without the other",
-        ]),
-        Case(&["a x=x when b.y[0] > 1", "b x=a.y"], &["y=b.y"], &[
-            "steps.a: the steps wait for each other: a -> b -> a; \
-             let one of them do without the other",
-        ]),
-        Case(&["a x=a.y"], &["y=a.y"], &[
-            "steps.a: the steps wait for each other: a -> a; let one of them do without the other",
-        ]),
-        Case(&["a x=fsat.y when gone > 1 && dead.z[0] < 1"], &["y=late.y"], &[
-            "steps.a.inputs.x: there is no step 'fsat'; the steps are a",
-            "steps.a.when: 'gone' is no input of the pipeline; the inputs are none",
-            "steps.a.when: 'dead' is no input of the pipeline; the inputs are none",
-            "outputs.y: there is no step 'late'; the steps are a",
-        ]),
-        Case(&["a x=x", "a x=x", "1b x="], &["y=a.y"], &[
-            "steps.1b.inputs.x: must be fed by something; write INPUT or STEP.OUTPUT",
-            "steps.a: there are two steps of this name; rename one",
-            "steps.1b: must be a word of letters, digits and '_' that does not begin with a digit; \
+        Case(
+            &[],
+            &[],
+            &[
+                "steps: a pipeline needs a step; write a [[steps]]",
+                "outputs: a pipeline needs an output; write NAME = \"STEP.OUTPUT\" below [outputs]",
+            ],
+        ),
+        Case(
+            &["a x=c.y", "b x=a.y", "c x=b.y"],
+            &["y=b.y"],
+            &["steps.a: the steps wait for each other: a -> c -> b -> a; \
+             let one of them do without the other"],
+        ),
+        Case(
+            &["a x=x when b.y[0] > 1", "b x=a.y"],
+            &["y=b.y"],
+            &["steps.a: the steps wait for each other: a -> b -> a; \
+             let one of them do without the other"],
+        ),
+        Case(
+            &["a x=a.y"],
+            &["y=a.y"],
+            &[
+                "steps.a: the steps wait for each other: a -> a; let one of them do without the other",
+            ],
+        ),
+        Case(
+            &["a x=fsat.y when gone > 1 && dead.z[0] < 1"],
+            &["y=late.y"],
+            &[
+                "steps.a.inputs.x: there is no step 'fsat'; the steps are a",
+                "steps.a.when: 'gone' is no input of the pipeline; the inputs are none",
+                "steps.a.when: 'dead' is no input of the pipeline; the inputs are none",
+                "outputs.y: there is no step 'late'; the steps are a",
+            ],
+        ),
+        Case(
+            &["a x=x", "a x=x", "1b x="],
+            &["y=a.y"],
+            &[
+                "steps.1b.inputs.x: must be fed by something; write INPUT or STEP.OUTPUT",
+                "steps.a: there are two steps of this name; rename one",
+                "steps.1b: must be a word of letters, digits and '_' that does not begin with a digit; \
              rename the step",
-        ]),
-        Case(&["a x=x", "b x=a.y", "c x=b.y"], &["y=a.y"], &[
-            "steps.b: nobody takes what this step gives; \
+            ],
+        ),
+        Case(
+            &["a x=x", "b x=a.y", "c x=b.y"],
+            &["y=a.y"],
+            &[
+                "steps.b: nobody takes what this step gives; \
              name it in [outputs] or in another step, or remove it",
-            "steps.c: nobody takes what this step gives; \
+                "steps.c: nobody takes what this step gives; \
              name it in [outputs] or in another step, or remove it",
-        ]),
+            ],
+        ),
     ];
     for Case(steps, outputs, expected) in cases {
         let faults = Outline::of(pipeline(steps, outputs)).err().unwrap_or_default();
@@ -121,11 +145,13 @@ fn model(text: &str) -> (ModelSignature, Interface) {
 
 fn check(spec: PipelineSpec, models: &[&str]) -> Result<Plan, Vec<String>> {
     let outline = Arc::new(Outline::of(spec).map_err(told)?);
-    let models: Vec<_> = models.iter().map(|text| (*text != "remote").then(|| model(text))).collect();
+    let models: Vec<_> =
+        models.iter().map(|text| (*text != "remote").then(|| model(text))).collect();
     let known = |model: &Option<(ModelSignature, Interface)>| -> Option<StepModel<'static>> {
         let (signature, interface) = model.clone()?;
         // Tests may leak.
-        let (signature, interface) = (Box::leak(Box::new(signature)), Box::leak(Box::new(interface)));
+        let (signature, interface) =
+            (Box::leak(Box::new(signature)), Box::leak(Box::new(interface)));
         Some(StepModel { signature, interface })
     };
     let models: Vec<_> = models.iter().map(known).collect();
@@ -160,7 +186,8 @@ fn what_a_pipeline_takes_and_gives_follows_from_its_models() {
             "x:FP32[2,4] z?:INT64[] -> o:FP32[2,4]",
         ),
         Case(
-            pipeline(&["a x=x when y[0] > 1", "b x=x"], &["o=a.o|b.o"]).declaring(&["x:FP32", "y:INT8[1]"]),
+            pipeline(&["a x=x when y[0] > 1", "b x=x"], &["o=a.o|b.o"])
+                .declaring(&["x:FP32", "y:INT8[1]"]),
             ["x:FP32[-1] -> o:FP32[3]", "x:FP32[-1] -> o:FP32[4]"],
             "x:FP32[-1] y:INT8[1] -> o:FP32[-1]",
         ),

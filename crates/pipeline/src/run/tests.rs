@@ -22,7 +22,11 @@ fn plan(drafts: &[Draft], outputs: Vec<Vec<Slot>>) -> Plan {
         feeds: draft
             .feeds
             .iter()
-            .map(|(from, optional)| Feed { input: "x".into(), from: from.clone(), optional: *optional })
+            .map(|(from, optional)| Feed {
+                input: "x".into(),
+                from: from.clone(),
+                optional: *optional,
+            })
             .collect(),
         asks: vec![("o".into(), None)],
         looks_at: draft.looks_at.clone().unwrap_or_default(),
@@ -92,51 +96,110 @@ fn what_is_done_when() {
             name: "a small model that is sure of itself",
             steps: cascade(),
             outputs: vec![vec![of(1), of(0)]],
-            story: vec![Next(&[Start(0)]), Next(&[]), Answered(0), Next(&[Decide(1)]),
-                Decided(1, false), Next(&[]), answered(&[of(0)])],
+            story: vec![
+                Next(&[Start(0)]),
+                Next(&[]),
+                Answered(0),
+                Next(&[Decide(1)]),
+                Decided(1, false),
+                Next(&[]),
+                answered(&[of(0)]),
+            ],
         },
         Case {
             name: "a small model that is not",
             steps: cascade(),
             outputs: vec![vec![of(1), of(0)]],
-            story: vec![Next(&[Start(0)]), Answered(0), Next(&[Decide(1)]), Decided(1, true),
-                Next(&[Start(1)]), Over(None), Answered(1), answered(&[of(1)])],
+            story: vec![
+                Next(&[Start(0)]),
+                Answered(0),
+                Next(&[Decide(1)]),
+                Decided(1, true),
+                Next(&[Start(1)]),
+                Over(None),
+                Answered(1),
+                answered(&[of(1)]),
+            ],
         },
         Case {
             name: "fan out and join",
-            steps: vec![fed(&[X]), fed(&[of(0)]), fed(&[of(0)]),
-                Draft { feeds: vec![(vec![of(1)], false), (vec![of(2)], false)], ..Draft::default() }],
+            steps: vec![
+                fed(&[X]),
+                fed(&[of(0)]),
+                fed(&[of(0)]),
+                Draft {
+                    feeds: vec![(vec![of(1)], false), (vec![of(2)], false)],
+                    ..Draft::default()
+                },
+            ],
             outputs: vec![vec![of(3)]],
-            story: vec![Next(&[Start(0)]), Answered(0), Next(&[Start(1), Start(2)]), Answered(2),
-                Next(&[]), Answered(1), Next(&[Start(3)]), Answered(3), answered(&[of(3)])],
+            story: vec![
+                Next(&[Start(0)]),
+                Answered(0),
+                Next(&[Start(1), Start(2)]),
+                Answered(2),
+                Next(&[]),
+                Answered(1),
+                Next(&[Start(3)]),
+                Answered(3),
+                answered(&[of(3)]),
+            ],
         },
         Case {
             name: "what feeds a step with a condition waits for it",
             steps: fed_late(same),
             outputs: vec![vec![of(2), of(0)]],
-            story: vec![Next(&[Start(0)]), Answered(0), Next(&[Decide(2)]), Decided(2, true),
-                Next(&[Start(1)]), Answered(1), Next(&[Start(2)])],
+            story: vec![
+                Next(&[Start(0)]),
+                Answered(0),
+                Next(&[Decide(2)]),
+                Decided(2, true),
+                Next(&[Start(1)]),
+                Answered(1),
+                Next(&[Start(2)]),
+            ],
         },
         Case {
             name: "an eager step does not wait, and is given up",
             steps: fed_late(eager),
             outputs: vec![vec![of(2), of(0)]],
-            story: vec![Next(&[Start(0), Start(1)]), Answered(0), Next(&[Decide(2)]),
-                Decided(2, false), Next(&[GiveUp(1)]), answered(&[of(0)])],
+            story: vec![
+                Next(&[Start(0), Start(1)]),
+                Answered(0),
+                Next(&[Decide(2)]),
+                Decided(2, false),
+                Next(&[GiveUp(1)]),
+                answered(&[of(0)]),
+            ],
         },
         Case {
             name: "an eager step that fails and is not needed fails nothing",
             steps: fed_late(eager),
             outputs: vec![vec![of(2), of(0)]],
-            story: vec![Next(&[Start(0), Start(1)]), Failed(1), Over(None), Answered(0),
-                Next(&[Decide(2)]), Decided(2, false), Next(&[]), answered(&[of(0)])],
+            story: vec![
+                Next(&[Start(0), Start(1)]),
+                Failed(1),
+                Over(None),
+                Answered(0),
+                Next(&[Decide(2)]),
+                Decided(2, false),
+                Next(&[]),
+                answered(&[of(0)]),
+            ],
         },
         Case {
             name: "an eager step that fails and is needed after all",
             steps: fed_late(eager),
             outputs: vec![vec![of(2), of(0)]],
-            story: vec![Next(&[Start(0), Start(1)]), Failed(1), Answered(0), Next(&[Decide(2)]),
-                Decided(2, true), Next(&[]), Over(Some(Outcome::Failed(1)))],
+            story: vec![
+                Next(&[Start(0), Start(1)]),
+                Failed(1),
+                Answered(0),
+                Next(&[Decide(2)]),
+                Decided(2, true),
+                Next(&[]),
+                Over(Some(Outcome::Failed(1))),
+            ],
         },
         Case {
             name: "the next of several runs once the one before is missing",
@@ -148,8 +211,14 @@ fn what_is_done_when() {
             name: "and not at all where it is there",
             steps: vec![when(fed(&[X]), &[X]), fed(&[X])],
             outputs: vec![vec![of(0), of(1)]],
-            story: vec![Next(&[Decide(0)]), Decided(0, true), Next(&[Start(0)]), Answered(0),
-                Next(&[]), answered(&[of(0)])],
+            story: vec![
+                Next(&[Decide(0)]),
+                Decided(0, true),
+                Next(&[Start(0)]),
+                Answered(0),
+                Next(&[]),
+                answered(&[of(0)]),
+            ],
         },
         Case {
             name: "missing goes on through all that needs it",
@@ -159,8 +228,10 @@ fn what_is_done_when() {
         },
         Case {
             name: "an optional input that is missing is left out",
-            steps: vec![when(fed(&[X]), &[X]),
-                Draft { feeds: vec![(vec![of(0)], true), (vec![X], false)], ..Draft::default() }],
+            steps: vec![
+                when(fed(&[X]), &[X]),
+                Draft { feeds: vec![(vec![of(0)], true), (vec![X], false)], ..Draft::default() },
+            ],
             outputs: vec![vec![of(1)]],
             story: vec![Next(&[Decide(0)]), Decided(0, false), Next(&[Start(1)])],
         },
@@ -215,8 +286,8 @@ fn drafts() -> impl Strategy<Value = Vec<Draft>> {
                 (from, bits.below(4) == 0)
             };
             let feeds = (0..bits.below(3)).map(|_| feed(&mut bits)).collect();
-            let looks_at = (bits.below(2) == 0)
-                .then(|| (0..bits.below(3)).map(|_| slot(&mut bits)).collect());
+            let looks_at =
+                (bits.below(2) == 0).then(|| (0..bits.below(3)).map(|_| slot(&mut bits)).collect());
             Draft { feeds, looks_at, eager: bits.below(3) == 0 }
         };
         seeds.iter().enumerate().map(step).collect()
@@ -244,8 +315,7 @@ fn runs(drafts: &[Draft], holds: &[bool]) -> Vec<bool> {
             Slot::Input(_) => true,
             Slot::Output { step, .. } => runs[*step],
         };
-        let is_fed =
-            draft.feeds.iter().all(|(from, optional)| *optional || from.iter().any(there));
+        let is_fed = draft.feeds.iter().all(|(from, optional)| *optional || from.iter().any(there));
         runs.push(is_fed && (draft.looks_at.is_none() || holds[index]));
     }
     runs

@@ -45,8 +45,8 @@ pub(crate) fn problems(path: &Path, faults: Vec<Fault>) -> Vec<Problem> {
 
 fn spec(mut declared: Declarations) -> Result<PipelineSpec, Vec<Problem>> {
     let mut spec = PipelineSpec::default();
-    if let Some(timeout) = declared
-        .take("timeout", |value| limited(value, LONGEST_TIMEOUT, "24h", "60s"))
+    if let Some(timeout) =
+        declared.take("timeout", |value| limited(value, LONGEST_TIMEOUT, "24h", "60s"))
     {
         spec.timeout = timeout;
     }
@@ -104,7 +104,8 @@ fn feeds(
     let table = Rule::new("must be a table", "write as in { NAME = \"STEP.OUTPUT\" }");
     faults.named(value, table, |name, from, faults| {
         let reference = |value: &Value, faults: &mut Faults| {
-            let text = faults.check(value, |value| value.text().ok_or_else(rule).map(str::to_owned))?;
+            let text =
+                faults.check(value, |value| value.text().ok_or_else(rule).map(str::to_owned))?;
             Some(Reference::parse(&text, inputs))
         };
         let from = match from {

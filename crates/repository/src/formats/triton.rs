@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use outhaul_types::{ModelManifest, ModelName};
+use outhaul_types::{CacheSpec, ModelManifest, ModelName};
 
 use super::Foreign;
 use super::keys::inside;
@@ -55,6 +55,10 @@ fn map(document: &Document, folder: &Path) -> Foreign {
     instances::map(&config, &mut target);
     tensors::map(&config, &mut target);
     warmup::map(&config, folder, &mut target);
+    if config.section("response_cache").is_some_and(|cache| cache.truth("enable")) {
+        // Triton's caches are set up with its command line, which is not here.
+        target.manifest.cache = Some(CacheSpec::default());
+    }
     let pipeline = ensemble::map(&config, &mut target);
 
     let Target { manifest, problems } = target;

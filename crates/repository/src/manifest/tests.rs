@@ -10,6 +10,7 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option::of;
 use proptest::prelude::*;
 
+use super::cache::tests::caches;
 use super::fallback::tests::fallbacks;
 use super::transform::strategies::transforms;
 use super::*;
@@ -379,10 +380,11 @@ fn manifests() -> impl Strategy<Value = ModelManifest> {
         |(pin, min_residency, allow_breaking)| LoadingSpec { pin, min_residency, allow_breaking },
     );
     let choices = (engine, versions, btree_map(label, version, 0..3), loading);
-    let declared = (tensors(), tensors(), warmups(), transforms(), fallbacks());
+    let declared =
+        (tensors(), tensors(), warmups(), transforms().boxed(), (caches(), fallbacks())).boxed();
     (choices, batching, instances, queue, declared).prop_map(
         |((engine, versions, labels, loading), batching, instances, queue, declared)| {
-            let (inputs, outputs, warmup, (transform, sample), fallback) = declared;
+            let (inputs, outputs, warmup, (transform, sample), (cache, fallback)) = declared;
             ModelManifest {
                 engine,
                 batching,
@@ -396,8 +398,8 @@ fn manifests() -> impl Strategy<Value = ModelManifest> {
                 outputs,
                 transform,
                 sample,
+                cache,
                 fallback,
-                ..ModelManifest::default()
             }
         },
     )

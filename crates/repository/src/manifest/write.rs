@@ -13,7 +13,7 @@ use outhaul_types::{
 };
 
 use super::tensors::default_name;
-use super::{fallback, transform};
+use super::{cache, fallback, transform};
 
 /// Writes a manifest as the text of a `model.toml`, with only what differs from the defaults.
 pub fn write_manifest(manifest: &ModelManifest) -> String {
@@ -71,6 +71,7 @@ pub fn write_manifest(manifest: &ModelManifest) -> String {
         }
     }
     transform::write(&mut text, &manifest.transform);
+    cache::write(&mut text, manifest.cache.as_ref());
     fallback::write(&mut text, manifest.fallback.as_ref());
     for (index, request) in manifest.warmup.iter().flatten().enumerate() {
         warmup(&mut text, index, request);

@@ -52,7 +52,7 @@ fn best_of_row(scores: &Tensor) -> Option<Name> {
         DataType::Bf16 => largest(&scores.elements_of::<bf16>()?[..row]),
         _ => None,
     };
-    place.map(|place| text(place))
+    place.map(text)
 }
 
 /// The place of the largest number, the first of equals; `None` where all are NaN.

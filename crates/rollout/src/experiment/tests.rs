@@ -89,6 +89,11 @@ fn item(id: &str, outcome: Outcome) -> Feedback {
     Feedback { id: id.into(), route: None, outcome }
 }
 
+/// With a route, so that what is kept for later goes with the route.
+fn on(route: &ModelName, item: Feedback) -> Feedback {
+    Feedback { route: Some(route.clone()), ..item }
+}
+
 fn spec(policy: SplitPolicy) -> RouteSpec {
     let target = |to: &str| TargetSpec { to: to.parse().unwrap(), weight: 1.0 };
     RouteSpec {
@@ -125,7 +130,7 @@ async fn outcomes_find_their_predictions() {
             item(&id("a"), Outcome::Reward(0.5)),
             item(&id("b"), Outcome::Label("positive".into())),
             item(&id("c"), Outcome::Label("negative".into())),
-            item(&id("d"), Outcome::Reward(1.0)),
+            on(route, item(&id("d"), Outcome::Reward(1.0))),
         ];
         // At once: what still waits to be written is found all the same.
         let answer = experiments.feedback(items).await.unwrap();
@@ -145,8 +150,10 @@ async fn outcomes_find_their_predictions() {
         assert_eq!(experiments.dropped(), 0, "{where_}");
         experiments.forget(route).await.unwrap();
         assert_eq!(counts(&experiments, route), "0/0/0 0/0/0", "{where_}");
-        let answer =
-            experiments.feedback(vec![item(&id("a"), Outcome::Reward(1.0))]).await.unwrap();
+        let answer = experiments
+            .feedback(vec![on(route, item(&id("a"), Outcome::Reward(1.0)))])
+            .await
+            .unwrap();
         assert_eq!(answer.unknown.len(), 1, "{where_}");
         experiments.forget(route).await.unwrap();
         experiments.stop().await;

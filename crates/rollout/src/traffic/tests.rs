@@ -1,5 +1,6 @@
 //! Replicas over books that fail when the test says so, in a time that passes only when nothing else happens.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use outhaul_monitor::Monitor;
@@ -161,11 +162,12 @@ fn router() -> Arc<Router> {
     Router::new(Arc::new(Catalog::new()), Arc::new(Monitor::new())).shared()
 }
 
-/// A time that passes with tokio's, from whenever the test began.
+/// A time that passes with tokio's, the same for all replicas.
 fn clock() -> Clock {
-    let began = tokio::time::Instant::now();
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let began = *BEGAN;
     Arc::new(move || {
-        let passed = began.elapsed().as_millis();
+        let passed = instant().saturating_duration_since(began).as_millis();
         Timestamp(1_000_000 + i64::try_from(passed).unwrap())
     })
 }

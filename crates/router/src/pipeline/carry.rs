@@ -163,7 +163,8 @@ impl<'r> Carrier<'r> {
             Some(NamedTensor { name: feed.input.clone(), tensor })
         });
         let asks = planned.asks.iter();
-        let outputs = asks.map(|(name, _)| RequestedOutput { name: name.clone(), classification: None });
+        let outputs =
+            asks.map(|(name, _)| RequestedOutput { name: name.clone(), classification: None });
         let (model, version) = match &planned.model {
             Destination::Model { name, version } => (name.as_str().into(), version.clone()),
             Destination::Remote(url) => (url.clone(), VersionChoice::Latest),
@@ -190,12 +191,7 @@ impl<'r> Carrier<'r> {
     }
 
     /// Notes what a step's model said.
-    fn note(
-        &mut self,
-        step: usize,
-        answer: Result<InferResponse, RouterError>,
-        run: &mut Run<'_>,
-    ) {
+    fn note(&mut self, step: usize, answer: Result<InferResponse, RouterError>, run: &mut Run<'_>) {
         let name = || self.plan().steps()[step].name.clone();
         let given = match answer {
             Ok(response) => self.given_by(step, response),
@@ -218,13 +214,16 @@ impl<'r> Carrier<'r> {
     /// Takes from an answer what was asked for, and sees that it is what it ought to be.
     fn given_by(&mut self, step: usize, response: InferResponse) -> Result<Given, PipelineError> {
         let planned = &self.plan().steps()[step];
-        let unlike = |what: String| PipelineError::NotAsDeclared { step: planned.name.clone(), what };
+        let unlike =
+            |what: String| PipelineError::NotAsDeclared { step: planned.name.clone(), what };
         let mut tensors = Vec::with_capacity(planned.asks.len());
         for (name, declared) in &planned.asks {
             let tensor = response.output(name).ok_or_else(|| unlike(format!("no '{name}'")))?;
             let data_type = tensor.data_type();
             if let Some(declared) = declared.filter(|declared| *declared != data_type) {
-                return Err(unlike(format!("'{name}' as {data_type} where {declared} is declared")));
+                return Err(unlike(format!(
+                    "'{name}' as {data_type} where {declared} is declared"
+                )));
             }
             tensors.push(tensor.clone());
         }
@@ -259,8 +258,11 @@ impl<'r> Carrier<'r> {
             let classification = requested.get(position).and_then(|output| output.classification);
             let tensor = match classification {
                 None => tensor.clone(),
-                Some(classification) => classify::top_classes(tensor, classification, None)
-                    .map_err(|reason| RouterError::NotClassifiable { name: name.clone(), reason })?,
+                Some(classification) => {
+                    classify::top_classes(tensor, classification, None).map_err(|reason| {
+                        RouterError::NotClassifiable { name: name.clone(), reason }
+                    })?
+                }
             };
             named.push(NamedTensor { name, tensor });
         }

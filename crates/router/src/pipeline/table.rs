@@ -361,6 +361,6 @@ fn describe(name: &ModelName, plan: &Plan) -> ModelDescription {
         max_rows: 1,
         max_delay: Duration::ZERO,
         instances: 0,
-        threads: 0,
+        threads: 1,
     }
 }

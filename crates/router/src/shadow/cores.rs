@@ -12,6 +12,9 @@
 //! Not seen: a quota of processor time that is used up although cores idle, and work that comes while a copy runs.
 //! Copies are not stopped once they run, so that lasts no longer than one of them.
 //!
+//! On a machine that is never idle a copy runs now and then all the same, one at a time and so seldom that copies
+//! take at most a hundredth of one core: a roll-out that waits for answers to be compared must not wait for ever.
+//!
 //! The data plane pays for this only where a route has a shadow: two additions to one counter for each request.
 
 use std::num::NonZeroUsize;
@@ -84,6 +87,18 @@ pub(super) fn admit(load: &Load, needed: usize) -> bool {
     fits && load.runnable.is_none_or(|runnable| runnable <= load.processors)
 }
 
+/// The shortest time between two copies that run although no core is free.
+const TRICKLE: Duration = Duration::from_millis(100);
+
+/// How much longer than a copy takes none runs after it, where no core is free.
+const TRICKLE_SHARE: u32 = 100;
+
+/// Decides whether a copy may run although no core is free, `since_last` after the last one began.
+pub(super) fn trickles(since_last: Option<Duration>, last_copy: Duration) -> bool {
+    let pause = TRICKLE.max(last_copy.saturating_mul(TRICKLE_SHARE));
+    since_last.is_none_or(|since| since >= pause)
+}
+
 /// Counts the requests that are being answered.
 #[derive(Default)]
 pub(super) struct Gauge {
@@ -131,11 +146,23 @@ pub(super) struct Watch {
     before: usize,
     /// The last readings of the run queue, the newest first.
     runnable: [Option<usize>; 2],
+    /// When the last copy began.
+    last_copy: Option<Instant>,
 }
 
 impl Watch {
     pub(super) fn new(machine: Machine) -> Self {
-        Watch { machine, since: None, before: 0, runnable: [None; 2] }
+        Watch { machine, since: None, before: 0, runnable: [None; 2], last_copy: None }
+    }
+
+    /// Returns how long ago the last copy began.
+    pub(super) fn since_last(&self, now: Instant) -> Option<Duration> {
+        self.last_copy.map(|last| now.saturating_duration_since(last))
+    }
+
+    /// Notes that a copy begins.
+    pub(super) fn began(&mut self, now: Instant) {
+        self.last_copy = Some(now);
     }
 
     /// Looks, and returns how the cores are taken; the callers' own knowledge is left to them.
@@ -162,6 +189,21 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+
+    #[test]
+    fn copies_trickle_where_no_core_is_ever_free() {
+        let ms = Duration::from_millis;
+        for (since_last, last_copy, expected) in [
+            (None, ms(0), true),
+            (Some(ms(99)), ms(0), false),
+            (Some(ms(100)), ms(1), true),
+            (Some(ms(499)), ms(5), false),
+            (Some(ms(500)), ms(5), true),
+            (Some(Duration::MAX), Duration::MAX, true),
+        ] {
+            assert_eq!(trickles(since_last, last_copy), expected, "{since_last:?} {last_copy:?}");
+        }
+    }
 
     #[test]
     fn a_copy_needs_a_core_that_nobody_else_needs() {

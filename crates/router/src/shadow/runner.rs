@@ -5,7 +5,7 @@
 //! ended with the router: binding, light transforms, models that skip the hop to an instance, and comparing happen
 //! there. Models that run on their instances do so as for any request.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ use outhaul_types::{
 };
 use tokio::sync::{Mutex, Notify, mpsc};
 
-use super::cores::{Answering, Gauge, Load, Machine, Watch, admit};
+use super::cores::{Answering, Gauge, Load, Machine, Watch, admit, trickles};
 use super::examples::{ShadowExample, by, text};
 use super::{End, Place, compare};
 use crate::Router;
@@ -39,6 +39,8 @@ pub(crate) struct Shadows {
     watch: Mutex<Watch>,
     /// Cores that running copies take.
     taken: AtomicUsize,
+    /// How long the last copy had its cores, in nanoseconds.
+    last_copy: AtomicU64,
     /// Told when a copy has given its cores back.
     freed: Notify,
     /// To the thread, once it was started; `None` where the system refused it.
@@ -51,6 +53,7 @@ impl Shadows {
             gauge: Gauge::default(),
             watch: Mutex::new(Watch::new(machine)),
             taken: AtomicUsize::new(0),
+            last_copy: AtomicU64::new(0),
             freed: Notify::new(),
             jobs: OnceLock::new(),
         }
@@ -75,11 +78,16 @@ impl Shadows {
     async fn free_cores(&self, demand: Demand) -> Cores<'_> {
         let mut watch = self.watch.lock().await;
         loop {
-            let seen = watch.look(&self.gauge, Instant::now());
+            let now = Instant::now();
+            let seen = watch.look(&self.gauge, now);
             let copies = self.taken.load(Ordering::Relaxed);
-            if admit(&Load { threads: demand.each_request, copies, ..seen }, demand.own) {
+            let last_copy = Duration::from_nanos(self.last_copy.load(Ordering::Relaxed));
+            if admit(&Load { threads: demand.each_request, copies, ..seen }, demand.own)
+                || copies == 0 && trickles(watch.since_last(now), last_copy)
+            {
+                watch.began(now);
                 self.taken.fetch_add(demand.own, Ordering::Relaxed);
-                return Cores { shadows: self, count: demand.own };
+                return Cores { shadows: self, count: demand.own, since: now };
             }
             // Either way it looks again.
             let _ = tokio::time::timeout(LOOK_EVERY, self.freed.notified()).await;
@@ -129,10 +137,13 @@ struct Demand {
 struct Cores<'a> {
     shadows: &'a Shadows,
     count: usize,
+    since: Instant,
 }
 
 impl Drop for Cores<'_> {
     fn drop(&mut self) {
+        let took = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.shadows.last_copy.store(took, Ordering::Relaxed);
         self.shadows.taken.fetch_sub(self.count, Ordering::Relaxed);
         self.shadows.freed.notify_one();
     }

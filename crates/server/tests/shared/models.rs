@@ -165,6 +165,7 @@ impl Model {
             engine_reason: "it is the only one".into(),
             cost_follows_size: true,
             cores: NonZeroUsize::new(2).unwrap(),
+            cache: Default::default(),
         }
     }
 }

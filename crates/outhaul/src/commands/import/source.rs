@@ -8,7 +8,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use outhaul_repository::formats::FORMATS;
-use outhaul_repository::{MANIFEST_FILE, ModelFolder, Problem, Scan, is_url, scan};
+use outhaul_repository::{
+    MANIFEST_FILE, ModelFolder, PipelineFolder, Problem, Scan, is_url, scan,
+};
 
 /// Endings that only the converter's libraries have.
 const CONVERTIBLE: [&str; 9] =
@@ -27,6 +29,8 @@ const LARGEST_FILE: u64 = 1024 * 1024;
 pub(super) struct Found {
     /// What can be copied as it is.
     pub(super) models: Vec<ModelFolder>,
+    /// Models that ask other models.
+    pub(super) pipelines: Vec<PipelineFolder>,
     /// Files and folders for the converter.
     pub(super) convertible: Vec<PathBuf>,
     pub(super) problems: Vec<Problem>,
@@ -53,16 +57,17 @@ pub(super) fn find(path: &Path, to: &Path) -> Result<Found, Problem> {
             return Ok(Found { convertible: vec![path.to_owned()], ..Found::default() });
         }
     }
-    let Scan { models, mut problems, .. } = scan(&[path]);
+    let Scan { models, pipelines, mut problems, .. } = scan(&[path]);
     let mut convertible = folders(path);
-    if models.is_empty() && convertible.is_empty() && holds_file(path) {
+    let is_copied = !(models.is_empty() && pipelines.is_empty());
+    if !is_copied && convertible.is_empty() && holds_file(path) {
         convertible.push(path.to_owned());
     }
     // The converter tells what is wrong with its own.
     problems.retain(|problem| {
         !convertible.iter().any(|folder| Path::new(&problem.place).starts_with(folder))
     });
-    Ok(Found { models, convertible, problems })
+    Ok(Found { models, pipelines, convertible, problems })
 }
 
 /// Returns what people call the format of a model that a scan of `path` has found.

@@ -57,14 +57,18 @@ fn a_pipeline_is_read_in_the_order_it_is_written_and_written_as_it_is_read() {
 fn every_mistake_is_told_with_its_place() {
     struct Case(&'static str, &'static [&'static str]);
     let cases = [
-        Case("", &[
-            "pipeline.toml: steps: a pipeline needs a step; write a [[steps]]",
-            "pipeline.toml: outputs: a pipeline needs an output; \
+        Case(
+            "",
+            &[
+                "pipeline.toml: steps: a pipeline needs a step; write a [[steps]]",
+                "pipeline.toml: outputs: a pipeline needs an output; \
              write NAME = \"STEP.OUTPUT\" below [outputs]",
-        ]),
-        Case("[[step]]\nname = 'a'", &[
-            "pipeline.toml:1: step = [{ name = \"a\" }]: unknown key; did you mean steps?",
-        ]),
+            ],
+        ),
+        Case(
+            "[[step]]\nname = 'a'",
+            &["pipeline.toml:1: step = [{ name = \"a\" }]: unknown key; did you mean steps?"],
+        ),
         Case(
             "timeout = 5\n[[steps]]\nmodel = 'a b'\nwhn = 'x'\neager = 1\ninputs = { x = [1] }\n\
              [outputs]\ny = 2",

@@ -164,10 +164,7 @@ pub(super) const DECISIONS: &[Row] = &[
             "do their work before the folder is served, then remove them",
         ),
     ),
-    (
-        "response_cache.enable",
-        Warn("answers are not cached: every request runs the model", NOTHING),
-    ),
+    ("response_cache.enable", Taken),
     ("model_metrics.metric_control", Warn("histograms have fixed buckets", NOTHING)),
 ];
 

@@ -80,9 +80,8 @@ fn given(
     inputs: &[TensorDecl],
     target: &mut Target,
 ) -> BTreeMap<String, Reference> {
-    let of_request = |input: &TensorDecl| {
-        (input.name.to_string(), Reference::Input(input.name.clone()))
-    };
+    let of_request =
+        |input: &TensorDecl| (input.name.to_string(), Reference::Input(input.name.clone()));
     let mut given: BTreeMap<String, Reference> = inputs.iter().map(of_request).collect();
     for (step, name) in steps.iter().zip(names) {
         for (output, tensor) in step.texts_by_key("output_map") {

@@ -531,6 +531,18 @@ fn what_has_its_default_is_told_to_nobody() {
 }
 
 #[test]
+fn the_response_cache_is_kept_with_its_defaults() {
+    for (text, expected) in [
+        ("", None),
+        ("response_cache { }", None),
+        ("response_cache { enable: false }", None),
+        ("response_cache { enable: true }", Some(CacheSpec::default())),
+    ] {
+        assert_eq!(sound(text).cache, expected, "{text}");
+    }
+}
+
+#[test]
 fn batching_is_as_declared() {
     struct Case(&'static str, usize, Duration);
     let (two, none) = (Duration::from_millis(2), Duration::ZERO);
