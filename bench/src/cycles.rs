@@ -176,6 +176,7 @@ impl Cycler {
         let model = self.engine.load(&onnx, &LoadOptions::default())?;
         let manifest = ModelManifest::default();
         let plan = VersionPlan {
+            cache: outhaul_router::CacheSupport::default(),
             transform: None,
             sample: None,
             name: name.clone(),

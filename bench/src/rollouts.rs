@@ -37,8 +37,7 @@ pub(crate) fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
     fs::write(&config, "[routes.iris]\ntargets = [{ to = \"iris@1\" }]\n")?;
     let state = scratch.0.join("state.db");
     let flags = ["--config", &config.to_string_lossy(), "--state", &state.to_string_lossy()];
-    let mut server =
-        Process::outhaul_with(&arguments.models, &flags.map(str::to_owned))?;
+    let mut server = Process::outhaul_with(&arguments.models, &flags.map(str::to_owned))?;
     server.until_ready(Duration::from_millis(5))?;
     let body = sample(&server.http, "iris", 1)?;
     let crowd = Crowd {
@@ -57,7 +56,8 @@ pub(crate) fn measure(arguments: &Arguments) -> anyhow::Result<Vec<Row>> {
 
 /// Starts, promotes, rolls back. Returns when the roll-back was sent.
 fn round(admin: &mut Client) -> anyhow::Result<Instant> {
-    let start = r#"{"to": "iris@2", "steps": [50, 100], "every": "1h", "guards": ["error_rate<50%"]}"#;
+    let start =
+        r#"{"to": "iris@2", "steps": [50, 100], "every": "1h", "guards": ["error_rate<50%"]}"#;
     call(admin, "/v1/rollouts/iris", start)?;
     let begun = Instant::now();
     while !admin.get("/v1/rollouts/iris")?.contains(r#""phase":"stepping""#) {
@@ -103,7 +103,9 @@ fn way_back(arguments: &Arguments, records: &[Vec<Record>], back: &[Instant]) ->
     let answers: Vec<(Instant, u64)> = records
         .iter()
         .flatten()
-        .filter_map(|record| Some((record.intended + record.took, record.outcome.as_ref().ok()?.version)))
+        .filter_map(|record| {
+            Some((record.intended + record.took, record.outcome.as_ref().ok()?.version))
+        })
         .collect();
     let took = |sent: &Instant| {
         let until = *sent + Duration::from_millis(100);

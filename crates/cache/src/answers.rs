@@ -181,37 +181,32 @@ impl Keeper {
             return None;
         };
         let (bytes, left) = found?;
-        let kept = Arc::new(codec::decode(&key, bytes)?);
-        // It has been good for a while already, there.
-        let good_for = self.ttl.map(|ttl| left.unwrap_or(ttl).min(ttl));
-        Some(self.keep_in_memory(key, kept, good_for))
+        // In buffers of its own: in the message, tensors lie at any address.
+        let kept = Arc::new(codec::decode(&key, bytes)?.compact());
+        if let Some(memory) = &self.memory {
+            // It has been good for a while already, there.
+            let good_for = self.ttl.map(|ttl| left.unwrap_or(ttl).min(ttl));
+            memory.insert(key, Arc::clone(&kept), good_for);
+        }
+        Some(kept)
     }
 
-    /// Keeps an answer wherever answers are kept; returns it in buffers of its own, where it is.
+    /// Keeps an answer wherever answers are kept; returns it in buffers of its own, where it is in memory.
     fn keep(&self, key: CacheKey, fresh: Arc<Kept>) -> Arc<Kept> {
-        let kept = self.keep_in_memory(key, fresh, self.ttl);
+        let kept = match self.memory.as_ref().filter(|memory| memory.takes(fresh.size())) {
+            None => fresh,
+            Some(memory) => {
+                let own = Arc::new(fresh.compact());
+                memory.insert(key, Arc::clone(&own), self.ttl);
+                own
+            }
+        };
         if let Some(store) = self.store.as_ref().filter(|_| kept.size() <= LARGEST) {
             let metrics = Arc::clone(&self.metrics);
             let value = codec::encode(&key, &self.model, &kept);
             store.put(&key, value, self.ttl, move || metrics.store_failures.increment());
         }
         kept
-    }
-
-    fn keep_in_memory(
-        &self,
-        key: CacheKey,
-        kept: Arc<Kept>,
-        good_for: Option<Duration>,
-    ) -> Arc<Kept> {
-        match self.memory.as_ref().filter(|memory| memory.takes(kept.size())) {
-            None => kept,
-            Some(memory) => {
-                let own = Arc::new(kept.compact());
-                memory.insert(key, Arc::clone(&own), good_for);
-                own
-            }
-        }
     }
 }
 

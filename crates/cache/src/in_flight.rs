@@ -108,7 +108,7 @@ mod tests {
     async fn a_computation_is_known_as_long_as_somebody_waits_for_it() {
         let table = InFlight::<u32>::new();
         let key = KeyBuilder::new().number(1).finish();
-        let (first, joined) = table.join_or_begin(key, || std::future::pending());
+        let (first, joined) = table.join_or_begin(key, std::future::pending);
         assert!(!joined);
         let (second, joined) = table.join_or_begin(key, || async { 7 });
         assert!(joined, "equal requests share one");
@@ -129,7 +129,7 @@ mod tests {
         let key = KeyBuilder::new().number(1).finish();
         let (answer, answered) = oneshot::channel::<u32>();
         let (first, _) = table.join_or_begin(key, || async { answered.await.unwrap() });
-        let (second, _) = table.join_or_begin(key, || std::future::pending());
+        let (second, _) = table.join_or_begin(key, std::future::pending);
         let leader = tokio::spawn(first);
         let joiner = tokio::spawn(second);
         tokio::task::yield_now().await;

@@ -26,8 +26,15 @@ pub(crate) struct OnnxLoader {
     pub(crate) monitor: Arc<Monitor>,
     pub(crate) cores: NonZeroUsize,
     pub(crate) meter: MemoryMeter,
-    /// Where replicas share answers.
-    pub(crate) cache: Option<SharedStore>,
+    pub(crate) caching: Caching,
+}
+
+/// What becomes of the caches that models declare.
+pub(crate) enum Caching {
+    /// There are none: nobody asks twice.
+    Off,
+    /// They are as declared; replicas share answers in this Redis, where there is one.
+    On(Option<SharedStore>),
 }
 
 /// A version in memory, warm, before it has threads.
@@ -85,8 +92,11 @@ impl OnnxLoader {
     fn plan(&self, order: &LoadOrder<Arc<ModelDescription>>) -> Result<VersionPlan, LoadFailure> {
         let failed = |error: &dyn std::error::Error| LoadFailure::Failed(error_chain(error));
         let LoadOrder { name, version, manifest, path, in_service, .. } = order;
-        let cache = (manifest.cache.as_ref(), self.cache.as_ref());
-        let shares = CacheSupport::needs_store(cache.0, cache.1).map_err(|error| failed(&error))?;
+        let (cache, store) = match &self.caching {
+            Caching::Off => (None, None),
+            Caching::On(store) => (manifest.cache.as_ref(), store.as_ref()),
+        };
+        let shares = CacheSupport::needs_store(cache, store).map_err(|error| failed(&error))?;
         // Read to the end of the load, and no longer.
         let file = ModelFile::of(path).map_err(|error| failed(&error))?;
         if let Some(how) = file.how() {
@@ -137,11 +147,11 @@ impl OnnxLoader {
             sample,
             rows,
             cost_follows_size,
-            manifest: ModelManifest::clone(manifest),
+            manifest: ModelManifest { cache: cache.cloned(), ..ModelManifest::clone(manifest) },
             model: chosen.model,
             engine_reason: chosen.reason,
             cores: self.cores,
-            cache: CacheSupport { store: self.cache.clone(), digest },
+            cache: CacheSupport { store: store.cloned(), digest },
         };
         plan.warm_up().map_err(|error| failed(&error))?;
         Ok(plan)
@@ -165,7 +175,7 @@ pub fn try_to_load(
         monitor: Arc::new(Monitor::new()),
         cores: NonZeroUsize::MIN,
         meter: MemoryMeter::default(),
-        cache: None,
+        caching: Caching::Off,
     };
     let order = LoadOrder {
         name: model.name.clone(),

@@ -23,7 +23,7 @@ use outhaul_types::{CallerSpec, EngineChoice, ModelVersion, Name, VersionPolicy}
 use tokio::runtime::Runtime;
 
 use crate::engines::{Engines, NoEngine};
-use crate::loader::OnnxLoader;
+use crate::loader::{Caching, OnnxLoader};
 use crate::memory::MemoryMeter;
 
 /// A place that models come from.
@@ -87,6 +87,8 @@ pub struct OpenOptions {
     /// The folder below which callers may add models while the server runs
     /// ([`Router::added`]); none where not set.
     pub added_below: Option<PathBuf>,
+    /// Whether answers are kept, for models that declare it.
+    pub keeps_answers: bool,
     /// The URL of the Redis in which replicas share answers; none where not set.
     pub cache_redis: Option<String>,
     /// What callers may do; all are equal and unlimited where it is empty.
@@ -111,6 +113,7 @@ impl Default for OpenOptions {
             cache: None,
             cache_capacity: None,
             added_below: None,
+            keeps_answers: true,
             cache_redis: None,
             callers: BTreeMap::new(),
             meter: MemoryMeter::default(),
@@ -201,7 +204,7 @@ pub fn prepare(
         monitor: Arc::clone(&monitor),
         cores: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
         meter: options.meter,
-        cache,
+        caching: if options.keeps_answers { Caching::On(cache) } else { Caching::Off },
     };
     let added = options.added_below.as_ref().map(|base| Arc::new(Added::below(base)));
     let mut sources = sources(options, runtime.as_ref())?;

@@ -137,7 +137,7 @@ async fn every_contract_serves_a_pipeline_like_a_model() {
     assert_eq!(counted, &json!(2), "{statistics}");
     let (status, openapi) = ask(address, "/openapi.json", None).await;
     assert!(status == 200 && openapi.to_string().contains("careful_flowers"), "{status}");
-    let (status, page) = ask(address, "/models/careful_flowers", None).await;
+    let (status, page) = ask(address, "/try/careful_flowers", None).await;
     assert!(status == 200 && page.to_string().contains("sepal_length"), "{page}");
 
     drop(stop);
@@ -232,4 +232,46 @@ async fn models_that_sleep_are_woken_by_a_request_to_their_pipeline() {
     let answer = router.infer(flowers(&[SETOSA]), &RequestContext::default()).await.unwrap();
     assert_eq!(answer.output("label").unwrap().len(), 1);
     assert_eq!(stands(), Standing::Ready);
+}
+
+#[tokio::test]
+async fn a_broken_file_takes_nothing_away_and_a_sound_one_takes_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("chain/pipeline.toml");
+    std::fs::create_dir(folder.path().join("chain")).unwrap();
+    let gives = |output: &str| {
+        let text = format!(
+            "[[steps]]\nname = 's'\nmodel = 'iris'\ninputs = {{ X = 'X' }}\n[outputs]\no = {output}"
+        );
+        std::fs::write(&file, text).unwrap();
+    };
+    gives("'s.label'");
+    let options = options(folder.path());
+    let opened = tokio::task::spawn_blocking(move || open(&options).unwrap()).await.unwrap();
+    let router = opened.router;
+    let data_type = || async {
+        let described = router.describe("chain", &VersionChoice::Latest, None).await.unwrap();
+        described.signature.outputs[0].data_type.name()
+    };
+    assert_eq!(data_type().await, "INT64");
+
+    gives("'nobody.label'");
+    // Asking for it looks at the folder anew.
+    router.load("chain", None).await.unwrap();
+    assert_eq!(data_type().await, "INT64", "what was right goes on");
+    let models = router.models();
+    let chain = models.iter().find(|status| status.name.as_str() == "chain").unwrap();
+    let reason = "outputs.o: there is no step 'nobody'; the steps are s";
+    assert_eq!((chain.standing, chain.last_error.as_deref()), (Standing::Ready, Some(reason)));
+
+    gives("'s.probabilities'");
+    router.load("chain", None).await.unwrap();
+    assert_eq!(data_type().await, "FP32");
+    let error = router.unload("chain").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+
+    std::fs::remove_dir_all(folder.path().join("chain")).unwrap();
+    let error = router.load("chain", None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    assert!(router.readiness("chain", &VersionChoice::Latest).is_err());
 }

@@ -9,7 +9,7 @@ use outhaul_types::{
 
 use crate::outline::step_of;
 use crate::plan::{Feed, Plan, PlannedStep, Slot, StepModel};
-use crate::spec::{OutputSpec, TensorDecl};
+use crate::spec::{OutputSpec, StepSpec, TensorDecl};
 use crate::{Fault, Outline, Reference, elements, meaning};
 
 impl Outline {
@@ -126,6 +126,9 @@ impl<'c> Checker<'c> {
                     }
                 }
             }
+            for declared in model.iter().flat_map(|_| &step.outputs) {
+                self.gives(step, declared);
+            }
             let needed = model.iter().flat_map(|model| &model.signature.inputs);
             let is_fed =
                 |spec: &TensorSpec| step.inputs.iter().any(|(input, _)| *input == spec.name);
@@ -133,6 +136,22 @@ impl<'c> Checker<'c> {
                 let rule = format!("'{}' needs this input", step.model);
                 self.fault(key(&missing.name), rule, "feed it with INPUT or STEP.OUTPUT");
             }
+        }
+    }
+
+    /// Checks that a model of this server gives what is declared of it.
+    fn gives(&mut self, step: &StepSpec, declared: &TensorDecl) {
+        let key = format!("steps.{}.outputs.{}", step.name, declared.name);
+        let (step, output) = (step.name.clone(), declared.name.clone());
+        let Some((data_type, shape)) = self.kind_of(&Reference::Output { step, output }, &key)
+        else {
+            return;
+        };
+        let is_typed = declared.data_type.is_none_or(|declared| declared == data_type);
+        let declared = declared.shape.as_ref();
+        if !is_typed || declared.is_some_and(|declared| declared.meet(&shape).is_none()) {
+            let rule = format!("the model gives {data_type} {shape}");
+            self.fault(key, rule, "leave it out: only of models elsewhere nothing is known");
         }
     }
 

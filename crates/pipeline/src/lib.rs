@@ -1,7 +1,7 @@
 //! Pipelines of models as data: what is declared, whether it fits, and what to do next for a request.
 //!
 //! ```text
-//! PipelineSpec --Outline::of--> Outline --check, with the models--> Plan --begin--> Run --next--> Action
+//! PipelineSpec --Outline::of--> Outline --check, with the models--> Plan --begin--> Run --advance--> Action
 //!  (as declared)  names, cycles,          types, shapes, what may           decide, start,
 //!                 conditions              be missing                        give up a step
 //! ```

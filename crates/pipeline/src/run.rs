@@ -117,7 +117,7 @@ impl Run<'_> {
     }
 
     /// Returns what is to be done now. What is to be started is noted as started.
-    pub fn next(&mut self) -> Vec<Action> {
+    pub fn advance(&mut self) -> Vec<Action> {
         self.skip();
         let needs = self.needs();
         let mut actions = Vec::new();

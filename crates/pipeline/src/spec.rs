@@ -52,7 +52,7 @@ pub struct StepSpec {
     pub eager: bool,
     /// What each of the model's inputs is fed with: the first that is there.
     pub inputs: Vec<(Name, Vec<Reference>)>,
-    /// What the model answers, where it is one of another server: nobody else can tell.
+    /// What the model answers. Needed where it is one of another server, of which nothing else is known.
     pub outputs: Vec<TensorDecl>,
 }
 

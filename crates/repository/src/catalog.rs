@@ -302,8 +302,7 @@ pub struct Catalog<T> {
 
 impl<T> Default for Catalog<T> {
     fn default() -> Self {
-        let empty =
-            Snapshot { models: HashMap::new(), pipelines: Arc::default(), generation: 0 };
+        let empty = Snapshot { models: HashMap::new(), pipelines: Arc::default(), generation: 0 };
         Catalog { snapshot: ArcSwap::from_pointee(empty), writer: Mutex::new(()) }
     }
 }

@@ -25,8 +25,8 @@ pub use catalog::{
     Catalog, Change, Draft, ModelEntry, ModelFacts, PipelineEntries, PipelineEntry, Snapshot,
     Unresolved, VersionEntry, VersionState,
 };
-pub use formats::pipeline::{PIPELINE_FILE, read_pipeline, write_pipeline};
 pub use declared::{Declarations, Rule, Value, nearest};
+pub use formats::pipeline::{PIPELINE_FILE, read_pipeline, write_pipeline};
 pub use handle::{AskError, Handle};
 pub use journal::Journal;
 pub use keeper::{Mode, Parts, RepositoryConfig, start};
@@ -35,7 +35,7 @@ pub use manifest::{MANIFEST_FILE, MANIFEST_KEYS, read_manifest, write_manifest};
 pub use problem::{Problem, Severity};
 pub use resident::Resident;
 pub use scan::{
-    Identity, MODEL_FILE, ModelFolder, PipelineFolder, Scan, VersionArtefact, artefact as artefact_of,
-    artefact_files, scan,
+    Identity, MODEL_FILE, ModelFolder, PipelineFolder, Scan, VersionArtefact,
+    artefact as artefact_of, artefact_files, scan,
 };
 pub use source::{AddError, Added, Cache, LocalFolder, Remote, Source, SourceError, is_url};

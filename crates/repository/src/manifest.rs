@@ -18,8 +18,8 @@ use outhaul_types::{InstanceCount, LevelSpec, LimitsSpec, ModelManifest};
 
 use crate::declared::{Faults, Fields};
 use crate::{Declarations, Problem, Rule, Value};
-use rules::{boolean, duration_within, engine, within};
 pub(crate) use rules::{boolean as truth, duration_within as limited};
+use rules::{boolean, duration_within, engine, within};
 pub(crate) use tensors::{data_type, pattern};
 pub use write::write_manifest;
 pub(crate) use write::{duration as duration_text, key, list, pattern as sizes, string, table};

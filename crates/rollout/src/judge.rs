@@ -400,7 +400,7 @@ mod tests {
         ["error_rate<1%", "error_rate<1.5x", "p99<50ms", "p99<1.2x", "disagreement<5%"];
     const TEXTS: [&str; 5] = [
         "error_rate<1%: 2.44 % (1.56 % to 3.6 %) of 4100 requests",
-        "error_rate<1.5x: 8.15x (3.97x to 16x) of 4100 requests, 2.44 % against 0.299 %",
+        "error_rate<1.5x: 8.15x (3.98x to 16x) of 4100 requests, 2.44 % against 0.299 %",
         "p99<50ms: 29.1ms (24.6ms to 36.7ms) of 4000 requests",
         "p99<1.2x: 1.5x (1.21x to 2x) of 4000 requests, 29.1ms against 19.4ms",
         "disagreement<5%: 12 % (6.84 % to 18.9 %) of 500 compared answers",

@@ -18,7 +18,7 @@ use outhaul_repository::{
 use outhaul_rollout::plan::Command;
 use outhaul_rollout::traffic::{Traffic, TrafficConfig, TrafficError};
 use outhaul_rollout::world::{Phase, RolloutSpec};
-use outhaul_router::{Declared, Router, ServedVersion, Standing, VersionPlan};
+use outhaul_router::{CacheSupport, Declared, Router, ServedVersion, Standing, VersionPlan};
 use outhaul_types::{
     BoundInputs, DataType, Destination, Dimension, InferRequest, ModelManifest, ModelName,
     ModelSignature, ModelVersion, NamedTensor, RequestContext, RouteSpec, ShapePattern, Tensor,
@@ -133,6 +133,7 @@ fn plan(order: &LoadOrder<()>) -> VersionPlan {
         sample: None,
         manifest,
         model: Arc::new(Echo),
+        cache: CacheSupport::default(),
         engine_reason: String::new(),
         cores: NonZeroUsize::MIN,
     }

@@ -349,7 +349,9 @@ impl Runs {
         admission: Admission,
     ) -> Result<(Tensors, Timings), RouterError> {
         let Some(cache) = self.served.cache() else {
-            return run_model(&self.served, inputs, admission).await.map(|(own, timings, _)| (own, timings));
+            return run_model(&self.served, inputs, admission)
+                .await
+                .map(|(own, timings, _)| (own, timings));
         };
         let key = run_key(&cache.seed, &inputs);
         let ask = Ask { key, bypass: self.bypass, deadline: admission.deadline };
@@ -388,10 +390,8 @@ mod tests {
     #[test]
     fn each_part_of_a_request_changes_its_key() {
         let tensor = |values: &[f32]| Tensor::from_vec([values.len()], values.to_vec()).unwrap();
-        let input = |name: &str, values: &[f32]| NamedTensor {
-            name: name.into(),
-            tensor: tensor(values),
-        };
+        let input =
+            |name: &str, values: &[f32]| NamedTensor { name: name.into(), tensor: tensor(values) };
         let request = || InferRequest::new("iris", [input("x", &[1.0, 2.0])]);
         let output = |name: &str, count: Option<usize>| RequestedOutput {
             name: name.into(),
@@ -409,9 +409,12 @@ mod tests {
         let base = request_key(&seed, &request());
         let alike = [
             ("the id", with(&|request| request.id = Some(Name::from("7")))),
-            ("how the version was asked for", with(&|request| {
-                request.version = VersionChoice::Exact(outhaul_types::ModelVersion(3));
-            })),
+            (
+                "how the version was asked for",
+                with(&|request| {
+                    request.version = VersionChoice::Exact(outhaul_types::ModelVersion(3));
+                }),
+            ),
             ("the time limit", parameter("timeout", Parameter::Int(5))),
             ("the priority", parameter("priority", Parameter::Int(1))),
         ];
@@ -421,10 +424,13 @@ mod tests {
         let others = [
             ("an element", with(&|request| request.inputs[0] = input("x", &[1.0, 3.0]))),
             ("the name of an input", with(&|request| request.inputs[0].name = "y".into())),
-            ("the shape", with(&|request| {
-                let flat = tensor(&[1.0, 2.0]).reshaped([1, 2]).unwrap();
-                request.inputs[0].tensor = flat;
-            })),
+            (
+                "the shape",
+                with(&|request| {
+                    let flat = tensor(&[1.0, 2.0]).reshaped([1, 2]).unwrap();
+                    request.inputs[0].tensor = flat;
+                }),
+            ),
             ("another input", with(&|request| request.inputs.push(input("b", &[1.0])))),
             ("no input", with(&|request| request.inputs.clear())),
             ("a named output", with(&|request| request.outputs.push(output("y", None)))),

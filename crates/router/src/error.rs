@@ -1,5 +1,7 @@
 //! Why a request has no answer.
 
+use std::time::Duration;
+
 use std::sync::Arc;
 
 use crate::declared::ReshapeError;
@@ -129,7 +131,9 @@ pub enum RouterError {
         limit: std::time::Duration,
     },
     /// Routes, fallbacks and pipelines lead in a circle, here or over several servers.
-    #[error("the request was passed on {depth} times: routes, fallbacks or pipelines lead in a circle")]
+    #[error(
+        "the request was passed on {depth} times: routes, fallbacks or pipelines lead in a circle"
+    )]
     TooDeep {
         /// How often it was passed on.
         depth: u8,
@@ -146,7 +150,7 @@ pub enum RouterError {
         /// Who.
         caller: Name,
         /// When a request will be let in again.
-        retry_after: std::time::Duration,
+        retry_after: Duration,
     },
     /// The `timeout` parameter is not a number of microseconds.
     #[error("parameter 'timeout' must be a whole number of microseconds, at least 0")]
@@ -193,8 +197,7 @@ impl Classify for RouterError {
             | RouterError::UnknownLabel { .. } => ErrorKind::NotFound,
             RouterError::NotInTime { .. } => ErrorKind::DeadlineExceeded,
             RouterError::Asked(error) => error.kind(),
-            RouterError::NoRepository
-            | RouterError::NotDescribed { .. } => ErrorKind::Unsupported,
+            RouterError::NoRepository | RouterError::NotDescribed { .. } => ErrorKind::Unsupported,
             RouterError::NotReady { .. } => ErrorKind::NotReady,
             RouterError::Remote { kind, .. } => *kind,
             RouterError::OpenCircuit { .. } | RouterError::TooDeep { .. } => ErrorKind::Unavailable,
@@ -217,6 +220,13 @@ impl Classify for RouterError {
             RouterError::Pipeline(error) => error.kind(),
             RouterError::Queue(error) => error.kind(),
             RouterError::Joined(error) => error.kind(),
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            RouterError::RateLimited { retry_after, .. } => Some(*retry_after),
+            _ => None,
         }
     }
 

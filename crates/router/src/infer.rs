@@ -11,9 +11,9 @@ use outhaul_types::{
 };
 use smallvec::SmallVec;
 
-use crate::fallback::MOST_DEPTH;
-use crate::callers::asked_level;
 use crate::cached::Runs;
+use crate::callers::asked_level;
+use crate::fallback::MOST_DEPTH;
 use crate::preparing::Preparing;
 use crate::transformed::answer_transformed;
 use crate::{Router, RouterError, Served, ServedVersion, cached, classify};
@@ -39,19 +39,20 @@ impl Router {
             return Err(RouterError::TooDeep { depth: context.depth });
         }
         // Steps of a pipeline are part of a request that was counted.
-        if context.depth == 0 {
+        if !context.is_part {
             self.callers.admit(context.caller.as_ref(), started)?;
         }
         let _answering = self.shadows.enter(context);
         if let Some(route) = self.route_of(&request.model, &request.version) {
-            return self.infer_routed(route, request, context, started).await;
+            // Boxed, as all ways but the plain one: every request would carry their state.
+            return Box::pin(self.infer_routed(route, request, context, started)).await;
         }
         if let Some(asked) = context.target.as_deref() {
             let asked_for = asked.model().is_some_and(|name| request.model == name.as_str());
             if !asked_for {
                 return Err(RouterError::TargetNotAllowed { target: asked.to_string() });
             }
-            return self.infer_at(asked, request, context, started).await;
+            return Box::pin(self.infer_at(asked, request, context, started)).await;
         }
         self.infer_or_fall(request, context, started).await
     }
@@ -69,7 +70,8 @@ impl Router {
             Ok(served) => served,
             Err(Unresolved::Asleep(_)) => {
                 let limit = asked_deadline(&request.parameters, context, started)?;
-                let served = self.awake(&request.model, &request.version, limit, started).await?;
+                let waking = self.awake(&request.model, &request.version, limit, started);
+                let served = Box::pin(waking).await?;
                 load = started.elapsed();
                 served
             }
@@ -179,7 +181,7 @@ pub(crate) async fn answer(
     runs: Option<&Runs>,
 ) -> Result<(InferResponse, usize), RouterError> {
     if served.transform().is_some() {
-        return answer_transformed(preparing, served, request, admission, runs).await;
+        return Box::pin(answer_transformed(preparing, served, request, admission, runs)).await;
     }
     let signature = served.signature();
     let selected = signature.select_outputs(request.outputs.iter().map(|output| &output.name))?;

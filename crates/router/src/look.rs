@@ -8,7 +8,9 @@ use outhaul_monitor::ModelStatistics;
 use outhaul_repository::{AskError, ModelEntry, Snapshot, Unresolved, VersionState};
 use outhaul_types::{Deadline, ModelName, ModelVersion, VersionChoice};
 
-use crate::{Announced, ModelDescription, PipelineError, Router, RouterError, Served, VersionStatus};
+use crate::{
+    Announced, ModelDescription, PipelineError, Router, RouterError, Served, VersionStatus,
+};
 
 impl Router {
     /// Announces a request whose body is still being read, so that a batch may wait for it. `None`

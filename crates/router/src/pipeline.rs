@@ -146,7 +146,8 @@ impl Router {
         // It holds for the whole, and is handed on as the deadline of each step.
         request.parameters.remove("timeout");
         let depth = context.depth.saturating_add(1);
-        let of_steps = RequestContext { deadline, target: None, depth, ..context.clone() };
+        let of_steps =
+            RequestContext { deadline, target: None, depth, is_part: true, ..context.clone() };
         let carried = carry::carry(self, held, request, &of_steps);
         match deadline {
             None => carried.await,

@@ -105,9 +105,8 @@ impl Router {
                 Err(error) => drop(first_error.get_or_insert(error)),
             }
         }
-        Err(first_error.unwrap_or_else(|| RouterError::UnknownModel {
-            model: route.name().as_str().into(),
-        }))
+        Err(first_error
+            .unwrap_or_else(|| RouterError::UnknownModel { model: route.name().as_str().into() }))
     }
 
     /// Describes what answers at a destination, whatever routes say of its name.
@@ -133,9 +132,8 @@ impl Router {
                 Err(error) => drop(first_error.get_or_insert(error)),
             }
         }
-        Err(first_error.unwrap_or_else(|| RouterError::UnknownModel {
-            model: route.name().as_str().into(),
-        }))
+        Err(first_error
+            .unwrap_or_else(|| RouterError::UnknownModel { model: route.name().as_str().into() }))
     }
 
     /// Tells whether a destination would answer now, or once it is loaded for a request. Of a model elsewhere
@@ -170,7 +168,7 @@ impl Router {
                 self.infer_or_fall(request, context, started).await
             }
             Destination::Remote(url) => {
-                self.remotes.ask(url, request, context, &self.monitor).await
+                Box::pin(self.remotes.ask(url, request, context, &self.monitor)).await
             }
         }
     }

@@ -92,6 +92,7 @@ impl Fixture {
             model: Arc::new(Scripted(Arc::new(run))),
             engine_reason: "the test says so".to_owned(),
             cores: NonZeroUsize::MIN,
+            cache: Default::default(),
         };
         let served = ServedVersion::start(plan, &self.monitor).unwrap();
         let state = VersionState::Ready(Arc::new(Resident::unattended(served)));

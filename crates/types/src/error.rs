@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 /// Why something failed, in terms of who has to act. Each wire contract maps every kind to its own
 /// status in one exhaustive `match`.
@@ -84,6 +85,11 @@ impl fmt::Display for ErrorKind {
 pub trait Classify: Error {
     /// Returns the kind.
     fn kind(&self) -> ErrorKind;
+
+    /// Returns how long the caller ought to wait before it asks again, where that is known.
+    fn retry_after(&self) -> Option<Duration> {
+        None
+    }
 
     /// Returns the text for the client. For kinds that are ours this must not hold internals, so
     /// the default is the error's own clause only for the caller's mistakes.

@@ -212,7 +212,7 @@ pub struct LimitsSpec {
     /// shorten it.
     pub timeout: Duration,
     /// Levels of priority; 1 is the most urgent, and a level's requests run before those of all
-    /// levels below. Empty means that all requests are equal.
+    /// levels below. Empty means the three of [`Priority`](crate::Priority), which share the capacity.
     pub levels: Vec<LevelSpec>,
     /// The level of requests that name none, counted from 1. Meaningless without levels.
     pub default_level: NonZeroUsize,

@@ -101,8 +101,11 @@ pub struct RequestContext {
     pub attributes: SmallVec<[Attribute; 1]>,
     /// Whether the caller wants no answer that was computed before.
     pub no_cache: bool,
-    /// How many pipelines and routes stand between the caller and this request.
+    /// How many pipelines, fallbacks and servers stand between the caller and this request.
     pub depth: u8,
+    /// Whether this is a part of a request that has been let in already: a step of a pipeline. Never set from
+    /// what a caller sends.
+    pub is_part: bool,
     /// Whether this is a copy of a request that has been answered. Its answer goes to nobody, so it is not
     /// shadowed again, led on to a fallback, kept in a cache, remembered for feedback, or counted for a variant.
     pub shadow: bool,

@@ -96,7 +96,8 @@ fn toml(value: &Json) -> String {
     match value {
         Json::Array(items) => format!("[{}]", joined(items.iter().map(toml).collect())),
         Json::Object(entries) => {
-            let entry = |(key, value): (&String, &Json)| format!("{} = {}", json!(key), toml(value));
+            let entry =
+                |(key, value): (&String, &Json)| format!("{} = {}", json!(key), toml(value));
             format!("{{ {} }}", joined(entries.iter().map(entry).collect()))
         }
         value => value.to_string(),

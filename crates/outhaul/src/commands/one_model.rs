@@ -87,6 +87,7 @@ impl OneModel {
             onnxruntime: self.engines.onnxruntime.clone(),
             engine: self.engines.engine,
             version: Some(version),
+            keeps_answers: false,
             ..OpenOptions::path(&self.path)
         }
     }

@@ -324,7 +324,8 @@ mod tests {
             let all = ["start", "reviews"].iter().chain(arguments);
             Start::try_parse_from(all).map_err(|error| error.to_string())
         };
-        let flags = parse(&["--to", "3", "--steps", "5,100", "--every", "1m", "--guard", "p99<50ms"]);
+        let flags =
+            parse(&["--to", "3", "--steps", "5,100", "--every", "1m", "--guard", "p99<50ms"]);
         let flags = flags.unwrap().spec().unwrap();
         assert_eq!(flags.steps, [5.0, 100.0]);
         assert_eq!(flags.every, Duration::from_secs(60));

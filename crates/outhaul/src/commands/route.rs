@@ -192,7 +192,9 @@ impl Set {
 }
 
 /// Reads a declaration from a file: JSON where its name says so, else TOML.
-pub(super) fn read_declaration<T: serde::de::DeserializeOwned>(file: &std::path::Path) -> Result<T> {
+pub(super) fn read_declaration<T: serde::de::DeserializeOwned>(
+    file: &std::path::Path,
+) -> Result<T> {
     let name = file.display();
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {name}"))?;
     match file.extension().is_some_and(|ending| ending == "json") {
@@ -273,10 +275,13 @@ fn table(routes: &Value) -> String {
 }
 
 pub(super) fn percent(share: &Value) -> String {
-    share.as_f64().map_or_else(|| "-".to_owned(), |share| {
-        let percent = (share * 1e4).round() / 1e2;
-        format!("{percent}%")
-    })
+    share.as_f64().map_or_else(
+        || "-".to_owned(),
+        |share| {
+            let percent = (share * 1e4).round() / 1e2;
+            format!("{percent}%")
+        },
+    )
 }
 
 fn milliseconds(ms: &Value) -> String {

@@ -356,6 +356,7 @@ fn open_options(config: &Config) -> OpenOptions {
         cache_capacity: config.cache_capacity.value,
         meter: allocator::memory_meter(),
         added_below: config.sagemaker_models_dir.value.clone(),
+        keeps_answers: true,
         cache_redis: config.cache_redis.value.clone(),
         callers: config.callers.value.clone(),
     }

@@ -119,9 +119,9 @@ pub(super) fn residency(value: &Value) -> Result<Duration, Rule> {
 
 /// The memory that models may take.
 pub(super) fn budget(value: &Value) -> Result<Option<u64>, Rule> {
-    value.size().filter(|bytes| *bytes >= 1 << 20).map(|bytes| Some(bytes as u64)).ok_or_else(|| {
-        Rule::new("must be a size of at least 1MiB", "write a number of bytes or one as 4GiB")
-    })
+    value.size().filter(|bytes| *bytes >= 1 << 20).map(|bytes| Some(bytes as u64)).ok_or_else(
+        || Rule::new("must be a size of at least 1MiB", "write a number of bytes or one as 4GiB"),
+    )
 }
 
 pub(super) fn folder(value: &Value) -> Result<Option<PathBuf>, Rule> {

@@ -213,6 +213,10 @@ impl PipelineSpec {
 
     fn with_remote(mut self, step: usize, outputs: &[&str]) -> Self {
         self.steps[step].model = "http://host/v2/models/m".parse().unwrap();
+        self.giving(step, outputs)
+    }
+
+    fn giving(mut self, step: usize, outputs: &[&str]) -> Self {
         let declared = PipelineSpec::default().declaring(outputs);
         self.steps[step].outputs = declared.inputs;
         self
@@ -290,6 +294,12 @@ fn what_does_not_fit_is_told_all_at_once() {
             two("a x=x", "b x=a.o").with_remote(0, &["o:FP32[1]"]).declaring(&["x:FP32[1]"]),
             &["remote", "x:FP32[1] -> o:FP32[1]"],
             &[],
+        ),
+        Case(
+            pipeline(&["a x=x"], &["o=a.o"]).giving(0, &["o:FP32[4]"]),
+            &["x:FP32[1] -> o:FP32[3]"],
+            &["steps.a.outputs.o: the model gives FP32 [3]; \
+               leave it out: only of models elsewhere nothing is known"],
         ),
         Case(
             pipeline(&["a x=x", "b x=x when a.o[0] > 1.0"], &["o=b.o|a.o"]),

@@ -254,7 +254,7 @@ fn what_is_done_when() {
         let mut run = plan.begin(vec![true], wanted);
         for (line, then) in story.into_iter().enumerate() {
             match then {
-                Next(expected) => assert_eq!(run.next(), expected, "{name}, {line}"),
+                Next(expected) => assert_eq!(run.advance(), expected, "{name}, {line}"),
                 Decided(step, holds) => run.decided(step, holds),
                 Answered(step) => run.answered(step),
                 Failed(step) => run.failed(step),
@@ -268,7 +268,7 @@ fn what_is_done_when() {
 fn only_what_is_wanted_runs() {
     let plan = plan(&[fed(&[X]), fed(&[X])], vec![vec![of(0)], vec![of(1)]]);
     let mut run = plan.begin(vec![true], vec![1]);
-    assert_eq!(run.next(), [Start(1)]);
+    assert_eq!(run.advance(), [Start(1)]);
 }
 
 /// Pipelines of up to eight steps, each looking at steps before it.
@@ -344,7 +344,7 @@ proptest! {
         let (mut running, mut started, mut given_up) = (Vec::new(), vec![false; drafts.len()], 0);
         let mut failed = None;
         for _ in 0..100 {
-            for action in run.next() {
+            for action in run.advance() {
                 match action {
                     Decide(step) => run.decided(step, holds[step]),
                     Start(step) => {

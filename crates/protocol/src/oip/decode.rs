@@ -456,7 +456,11 @@ pub(super) fn read_name(reader: &mut Reader<'_>, place: Place<'_>) -> Result<Nam
 }
 
 /// Keeps a field's value unless there is one already.
-pub(super) fn once<T>(slot: &mut Option<T>, value: T, place: Place<'_>) -> Result<(), ProtocolError> {
+pub(super) fn once<T>(
+    slot: &mut Option<T>,
+    value: T,
+    place: Place<'_>,
+) -> Result<(), ProtocolError> {
     if slot.is_some() {
         return Err(place.error(FieldProblem::Duplicate));
     }

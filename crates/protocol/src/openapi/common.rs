@@ -106,9 +106,8 @@ fn oip() -> Vec<(&'static str, Shape)> {
 }
 
 fn traffic() -> Vec<(&'static str, Shape)> {
-    let destination = || {
-        described(string(), "NAME, NAME@VERSION, NAME@LABEL, or http://HOST/v2/models/NAME.")
-    };
+    let destination =
+        || described(string(), "NAME, NAME@VERSION, NAME@LABEL, or http://HOST/v2/models/NAME.");
     let target = [must("to", destination()), may("weight", number())];
     let entry = [
         must("at", described(count(), "Milliseconds since 1970.")),
@@ -179,10 +178,7 @@ fn traffic() -> Vec<(&'static str, Shape)> {
         ("Journal", object([must("entries", list(named("Entry")))])),
         ("Report", open()),
         ("Caches", object([must("caches", list(open()))])),
-        (
-            "Feedback",
-            any_of([outcome(), object([must("feedback", filled(outcome()))])]),
-        ),
+        ("Feedback", any_of([outcome(), object([must("feedback", filled(outcome()))])])),
         (
             "FeedbackAnswer",
             object([

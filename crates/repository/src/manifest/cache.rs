@@ -24,9 +24,8 @@ pub(super) fn take(declared: &mut Declarations, manifest: &mut ModelManifest) {
         let usual = CacheSpec::default();
         Some(CacheSpec {
             capacity: fields.take("capacity", faults, capacity).unwrap_or(usual.capacity),
-            ttl: fields.take("ttl", faults, |value| {
-                duration_within(value, LONGEST_TTL, "365days", "10m")
-            }),
+            ttl: fields
+                .take("ttl", faults, |value| duration_within(value, LONGEST_TTL, "365days", "10m")),
             store: fields.take("store", faults, store).unwrap_or(usual.store),
         })
     });

@@ -1,10 +1,10 @@
 use std::num::NonZeroUsize;
 
 use outhaul_types::{
-    BatchingSpec, DataType, Dimension, EngineChoice, FallbackSpec, Fill, InputTransform, InstancesSpec, Label,
-    LoadingSpec, ModelVersion, OutputTransform, RerankOutput, Shape, ShapePattern,
-    TensorDeclaration, TextInput, TransformSpec, Truncation, VersionPolicy, WarmupInput,
-    WarmupRequest,
+    BatchingSpec, DataType, Dimension, EngineChoice, FallbackSpec, Fill, InputTransform,
+    InstancesSpec, Label, LoadingSpec, ModelVersion, OutputTransform, RerankOutput, Shape,
+    ShapePattern, TensorDeclaration, TextInput, TransformSpec, Truncation, VersionPolicy,
+    WarmupInput, WarmupRequest,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option::of;

@@ -447,13 +447,17 @@ fn a_folder_may_hold_a_pipeline_in_place_of_a_model() {
     write("m/both/pipeline.toml", sound);
     write("n/iris/pipeline.toml", sound);
     let scan = scan(&[folder.path().join("m"), folder.path().join("n")]);
-    assert_eq!(found(folder.path(), &scan), ["both:1=m/both/model.onnx", "iris:1=m/iris/model.onnx"]);
+    assert_eq!(
+        found(folder.path(), &scan),
+        ["both:1=m/both/model.onnx", "iris:1=m/iris/model.onnx"]
+    );
     let pipelines = scan.pipelines.iter().map(|pipeline| {
         let outline = pipeline.outline.as_ref();
         let said = outline.map(|outline| outline.spec().steps.len()).map_err(|reason| &**reason);
         (pipeline.name.as_str(), said)
     });
-    let reason = "outputs: a pipeline needs an output; write NAME = \"STEP.OUTPUT\" below [outputs]";
+    let reason =
+        "outputs: a pipeline needs an output; write NAME = \"STEP.OUTPUT\" below [outputs]";
     assert_eq!(pipelines.collect::<Vec<_>>(), [("broken", Err(reason)), ("chain", Ok(1))]);
     let taken = |place: &str| folder.path().join(place).display().to_string();
     assert_eq!(
@@ -466,11 +470,17 @@ fn a_folder_may_hold_a_pipeline_in_place_of_a_model() {
             "warning: m/chain/model.toml: is not read: a pipeline's steps are models with \
              manifests of their own; remove it"
                 .to_owned(),
-            format!("n/chain: the model 'chain' is taken from {} already; rename one of the two",
-                taken("m/chain/pipeline.toml")).replace(&format!("{}/", folder.path().display()), ""),
-            format!("n/iris/pipeline.toml: the model 'iris' is taken from {} already; \
-                rename one of the two", taken("m/iris"))
-                .replace(&format!("{}/", folder.path().display()), ""),
+            format!(
+                "n/chain: the model 'chain' is taken from {} already; rename one of the two",
+                taken("m/chain/pipeline.toml")
+            )
+            .replace(&format!("{}/", folder.path().display()), ""),
+            format!(
+                "n/iris/pipeline.toml: the model 'iris' is taken from {} already; \
+                rename one of the two",
+                taken("m/iris")
+            )
+            .replace(&format!("{}/", folder.path().display()), ""),
         ]
     );
     let one = super::scan(&[folder.path().join("m/chain")]);

@@ -74,7 +74,7 @@ pub(super) async fn carry(
         handles: plan.steps().iter().map(|_| None).collect(),
         tokens: None,
     };
-    let taken = carrier.to_the_end(&mut run).await?;
+    let taken = carrier.finish(&mut run).await?;
     let timings = Timings { batch_rows: rows, ..carrier.longest(taken.iter().copied()) };
     let named = carrier.name(&wanted, &taken, &outputs)?;
     let response = InferResponse {
@@ -96,10 +96,10 @@ impl<'r> Carrier<'r> {
     }
 
     /// Does what is to be done until the request is over, and returns what it is answered with.
-    async fn to_the_end(&mut self, run: &mut Run<'_>) -> Result<Vec<Slot>, RouterError> {
+    async fn finish(&mut self, run: &mut Run<'_>) -> Result<Vec<Slot>, RouterError> {
         loop {
             let mut decided = false;
-            for action in run.next() {
+            for action in run.advance() {
                 match action {
                     Action::Decide(step) => {
                         decided = true;

@@ -90,11 +90,13 @@ impl Held {
 
     /// The models of this server that its steps ask.
     pub(crate) fn models(&self) -> Vec<(&ModelName, &VersionChoice)> {
+        fn local(model: &Destination) -> Option<(&ModelName, &VersionChoice)> {
+            match model {
+                Destination::Model { name, version } => Some((name, version)),
+                Destination::Remote(_) => None,
+            }
+        }
         let outline = self.entry.outline.iter();
-        let local = |model| match model {
-            &Destination::Model { ref name, ref version } => Some((name, version)),
-            Destination::Remote(_) => None,
-        };
         outline.flat_map(|outline| outline.models()).filter_map(local).collect()
     }
 

@@ -67,7 +67,7 @@ impl Shadows {
     /// Counts a request for as long as it is being answered. Copies and the steps of a pipeline, whose request is
     /// counted already, are not.
     pub(crate) fn enter(&self, context: &RequestContext) -> Option<Answering<'_>> {
-        if context.shadow || context.depth > 0 { None } else { self.gauge.enter() }
+        if context.shadow || context.is_part { None } else { self.gauge.enter() }
     }
 
     /// Waits for cores until it is too late.

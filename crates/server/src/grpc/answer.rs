@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 use outhaul_monitor::trace::SpanStatus;
 use outhaul_protocol::grpc::status;
 use outhaul_router::ModelDescription;
-use outhaul_types::{
-    Classify, ErrorKind, InferResponse, Timings, VersionChoice, error_chain,
-};
+use outhaul_types::{Classify, ErrorKind, InferResponse, Timings, VersionChoice, error_chain};
 use prost::Message;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Response, Status};
@@ -144,7 +142,8 @@ impl Base {
         } else {
             tracing::debug!(request_id, %kind, error = error_chain(error), "request refused");
         }
-        status(error, (kind == ErrorKind::Overloaded).then_some(RETRY_AFTER))
+        let wait = error.retry_after().unwrap_or(RETRY_AFTER);
+        status(error, (kind == ErrorKind::Overloaded).then_some(wait))
     }
 }
 

@@ -101,7 +101,9 @@ impl Failure {
         let kind = error.kind();
         let header = match kind {
             ErrorKind::Overloaded | ErrorKind::NotReady | ErrorKind::Unavailable => {
-                Some((RETRY_AFTER, HeaderValue::from_static("1")))
+                // Whole seconds, so that nobody comes a moment too early.
+                let wait = error.retry_after().map_or(1, |wait| wait.as_secs_f64().ceil() as u64);
+                Some((RETRY_AFTER, HeaderValue::from(wait.max(1))))
             }
             ErrorKind::InvalidInput
             | ErrorKind::NotFound

@@ -28,11 +28,11 @@ use outhaul_types::{Destination, ModelName, RouteSpec, VersionChoice};
 use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
 
+use super::Shared;
 use super::answer::Failure;
 use super::infer::{failure, off_thread};
 use super::repository::read;
 use super::routes::{App, Asked, Handled, found};
-use super::Shared;
 
 mod shown;
 
@@ -96,7 +96,12 @@ async fn show_route(State(shared): App, path: Path<String>) -> Handled {
     told(&route(found))
 }
 
-async fn set_route(State(shared): App, path: Path<String>, asked: Asked, request: Request) -> Handled {
+async fn set_route(
+    State(shared): App,
+    path: Path<String>,
+    asked: Asked,
+    request: Request,
+) -> Handled {
     let route = name(path)?;
     let by = by(request.headers(), &shared);
     let spec: RouteSpec = declaration(&shared, &asked, request).await?;
@@ -194,12 +199,7 @@ fn by(headers: &HeaderMap, shared: &Shared) -> String {
     caller.filter(|name| !name.is_empty()).unwrap_or("admin").chars().take(128).collect()
 }
 
-async fn command(
-    shared: &Shared,
-    asked: &Asked,
-    command: Command,
-    by: &str,
-) -> Handled {
+async fn command(shared: &Shared, asked: &Asked, command: Command, by: &str) -> Handled {
     let applied = traffic(shared)?.command(command, by).await;
     let Applied { world, entries, kept } =
         applied.map_err(|error| failure(&shared.app, "admin", &asked.id, &error))?;

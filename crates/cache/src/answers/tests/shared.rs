@@ -128,7 +128,8 @@ async fn an_answer_has_no_more_time_in_memory_than_it_had_left_in_redis() {
 #[tokio::test]
 async fn what_somebody_else_wrote_is_a_miss() {
     let Some(mut redis) = connect().await else { return };
-    let cases: [(&str, fn(&mut Vec<u8>)); 5] = [
+    type Spoil = fn(&mut Vec<u8>);
+    let cases: [(&str, Spoil); 5] = [
         ("nothing", Vec::clear),
         ("text", |whole| *whole = b"hello".to_vec()),
         ("cut off", |whole| whole.truncate(whole.len() - 1)),

@@ -8,9 +8,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use outhaul_repository::formats::FORMATS;
-use outhaul_repository::{
-    MANIFEST_FILE, ModelFolder, PipelineFolder, Problem, Scan, is_url, scan,
-};
+use outhaul_repository::{MANIFEST_FILE, ModelFolder, PipelineFolder, Problem, Scan, is_url, scan};
 
 /// Endings that only the converter's libraries have.
 const CONVERTIBLE: [&str; 9] =

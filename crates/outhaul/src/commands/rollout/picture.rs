@@ -14,8 +14,13 @@ pub(super) fn picture(status: &Value) -> String {
     let share = number("share");
     let filled = (share * BAR as f64).round() as usize;
     let bar = format!("{}{}", "#".repeat(filled.min(BAR)), ".".repeat(BAR - filled.min(BAR)));
-    let steps: Vec<String> =
-        status["steps"].as_array().into_iter().flatten().filter_map(Value::as_f64).map(|step| format!("{step}%")).collect();
+    let steps: Vec<String> = status["steps"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_f64)
+        .map(|step| format!("{step}%"))
+        .collect();
     let mut picture = format!(
         "{}  {} -> {}  {}\n[{bar}] {}% of requests, steps {}\n",
         text("route"),
@@ -27,10 +32,15 @@ pub(super) fn picture(status: &Value) -> String {
     );
     if status["ended_at"].is_null() {
         let (gone, every) = (number("step_seconds"), number("every_seconds"));
-        picture.push_str(&format!("step under way for {} of at least {}\n", span(gone), span(every)));
+        picture.push_str(&format!(
+            "step under way for {} of at least {}\n",
+            span(gone),
+            span(every)
+        ));
     }
     picture.push_str(&format!("{}\n", text("reason")));
-    let mut rows = vec![["GUARD", "STANDS", "NOW", "INTERVAL", "SAMPLES"].map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![["GUARD", "STANDS", "NOW", "INTERVAL", "SAMPLES"].map(str::to_owned).to_vec()];
     rows.extend(status["guards"].as_array().into_iter().flatten().map(guard));
     if rows.len() > 1 {
         picture.push('\n');

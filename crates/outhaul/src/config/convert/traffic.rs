@@ -12,7 +12,9 @@ pub(in crate::config) fn routes(value: &Value) -> Result<BTreeMap<ModelName, Rou
     let remedy = "write [routes.NAME] with targets = [{ to = \"NAME@VERSION\", weight = 1 }]";
     let routes: BTreeMap<ModelName, RouteSpec> = read(value, "routes", remedy)?;
     for (name, route) in &routes {
-        route.check().map_err(|error| Rule::new(format!("of '{name}' is wrong: {error}"), remedy))?;
+        route
+            .check()
+            .map_err(|error| Rule::new(format!("of '{name}' is wrong: {error}"), remedy))?;
     }
     Ok(routes)
 }
@@ -52,11 +54,7 @@ pub(in crate::config) fn header(value: &Value) -> Result<String, Rule> {
     }
 }
 
-fn read<T: DeserializeOwned>(
-    value: &Value,
-    what: &str,
-    remedy: &'static str,
-) -> Result<T, Rule> {
+fn read<T: DeserializeOwned>(value: &Value, what: &str, remedy: &'static str) -> Result<T, Rule> {
     let json = match value {
         Value::Text(text) => serde_json::from_str(text)
             .map_err(|error| Rule::new(format!("is no JSON: {error}"), remedy))?,

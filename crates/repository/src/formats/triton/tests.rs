@@ -11,6 +11,9 @@ use proptest::prelude::*;
 use super::super::textproto::tests::undecided;
 use super::*;
 
+mod ensemble;
+mod taken;
+
 fn example(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/formats/triton").join(name)
 }
@@ -56,179 +59,6 @@ fn pattern(sizes: &[i64]) -> ShapePattern {
 fn every_field_has_a_decision_and_every_decision_a_field() {
     let (fields, rows) = undecided(&schema(MESSAGE), decisions::DECISIONS);
     assert_eq!((fields, rows), (Vec::new(), Vec::new()), "without a decision, without a field");
-}
-
-/// An ensemble of one step.
-const ENSEMBLE: &str = "input { name: 'X' } output { name: 'Y' } ensemble_scheduling { step { \
-     model_name: 'm' input_map { key: 'x' value: 'X' } output_map { key: 'y' value: 'Y' } } }";
-
-/// Texts without and with a field that is taken. What comes out must differ.
-const TAKEN: &[(&str, &str, &str)] = &[
-    ("name", "", "name: 'other'"),
-    ("platform", "", "platform: 'tensorrt_plan'"),
-    ("backend", "", "backend: 'python'"),
-    ("default_model_filename", "", "default_model_filename: 'net.onnx'"),
-    (
-        "version_policy.latest.num_versions",
-        "version_policy { latest { } }",
-        "version_policy { latest { num_versions: 2 } }",
-    ),
-    ("version_policy.all", "version_policy { }", "version_policy { all { } }"),
-    (
-        "version_policy.specific.versions",
-        "version_policy { specific { versions: 1 } }",
-        "version_policy { specific { versions: 2 } }",
-    ),
-    ("max_batch_size", "", "max_batch_size: 4"),
-    ("input.name", "input { name: 'x' }", "input { name: 'y' }"),
-    ("input.data_type", "input { name: 'x' }", "input { name: 'x' data_type: TYPE_BF16 }"),
-    ("input.dims", "input { name: 'x' }", "input { name: 'x' dims: 2 }"),
-    (
-        "input.reshape.shape",
-        "input { name: 'x' dims: 1 reshape { } }",
-        "input { name: 'x' dims: 1 reshape { shape: 1 } }",
-    ),
-    ("output.name", "output { name: 'x' }", "output { name: 'y' }"),
-    ("output.data_type", "output { name: 'x' }", "output { name: 'x' data_type: TYPE_BOOL }"),
-    ("output.dims", "output { name: 'x' }", "output { name: 'x' dims: -1 }"),
-    (
-        "output.reshape.shape",
-        "output { name: 'x' dims: 1 reshape { } }",
-        "output { name: 'x' dims: 1 reshape { shape: [1, 1] } }",
-    ),
-    ("instance_group.count", "instance_group { }", "instance_group { count: 3 }"),
-    ("instance_group.kind", "instance_group { }", "instance_group { kind: KIND_GPU }"),
-    (
-        "dynamic_batching.max_queue_delay_microseconds",
-        "dynamic_batching { }",
-        "dynamic_batching { max_queue_delay_microseconds: 7 }",
-    ),
-    (
-        "dynamic_batching.priority_levels",
-        "dynamic_batching { default_priority_level: 1 }",
-        "dynamic_batching { default_priority_level: 1 priority_levels: 2 }",
-    ),
-    (
-        "dynamic_batching.default_priority_level",
-        "dynamic_batching { priority_levels: 2 default_priority_level: 1 }",
-        "dynamic_batching { priority_levels: 2 default_priority_level: 2 }",
-    ),
-    (
-        "dynamic_batching.default_queue_policy.default_timeout_microseconds",
-        "dynamic_batching { default_queue_policy { } }",
-        "dynamic_batching { default_queue_policy { default_timeout_microseconds: 9 } }",
-    ),
-    (
-        "dynamic_batching.default_queue_policy.allow_timeout_override",
-        "dynamic_batching { default_queue_policy { } }",
-        "dynamic_batching { default_queue_policy { allow_timeout_override: true } }",
-    ),
-    (
-        "dynamic_batching.default_queue_policy.max_queue_size",
-        "dynamic_batching { default_queue_policy { } }",
-        "dynamic_batching { default_queue_policy { max_queue_size: 9 } }",
-    ),
-    (
-        "dynamic_batching.priority_queue_policy.default_timeout_microseconds",
-        "dynamic_batching { priority_levels: 1 default_priority_level: 1 \
-         priority_queue_policy { key: 1 value { } } }",
-        "dynamic_batching { priority_levels: 1 default_priority_level: 1 \
-         priority_queue_policy { key: 1 value { default_timeout_microseconds: 9 } } }",
-    ),
-    (
-        "dynamic_batching.priority_queue_policy.allow_timeout_override",
-        "dynamic_batching { priority_levels: 1 default_priority_level: 1 \
-         priority_queue_policy { key: 1 value { } } }",
-        "dynamic_batching { priority_levels: 1 default_priority_level: 1 \
-         priority_queue_policy { key: 1 value { allow_timeout_override: true } } }",
-    ),
-    (
-        "dynamic_batching.priority_queue_policy.max_queue_size",
-        "dynamic_batching { priority_levels: 1 default_priority_level: 1 \
-         priority_queue_policy { key: 1 value { } } }",
-        "dynamic_batching { priority_levels: 1 default_priority_level: 1 \
-         priority_queue_policy { key: 1 value { max_queue_size: 9 } } }",
-    ),
-    (
-        "parameters.string_value",
-        "parameters { key: 'intra_op_thread_count' value { string_value: '1' } }",
-        "parameters { key: 'intra_op_thread_count' value { string_value: '2' } }",
-    ),
-    (
-        "ensemble_scheduling.step.model_name",
-        ENSEMBLE,
-        "input { name: 'X' } output { name: 'Y' } ensemble_scheduling { step { model_name: 'n' \
-         input_map { key: 'x' value: 'X' } output_map { key: 'y' value: 'Y' } } }",
-    ),
-    (
-        "ensemble_scheduling.step.model_version",
-        ENSEMBLE,
-        "input { name: 'X' } output { name: 'Y' } ensemble_scheduling { step { model_name: 'm' \
-         model_version: 2 \
-         input_map { key: 'x' value: 'X' } output_map { key: 'y' value: 'Y' } } }",
-    ),
-    (
-        "ensemble_scheduling.step.input_map",
-        ENSEMBLE,
-        "input { name: 'X' } output { name: 'Y' } ensemble_scheduling { step { model_name: 'm' \
-         input_map { key: 'z' value: 'X' } output_map { key: 'y' value: 'Y' } } }",
-    ),
-    (
-        "ensemble_scheduling.step.output_map",
-        ENSEMBLE,
-        "input { name: 'X' } output { name: 'Y' } ensemble_scheduling { step { model_name: 'm' \
-         input_map { key: 'x' value: 'X' } output_map { key: 'z' value: 'Y' } } }",
-    ),
-    ("model_warmup.name", "model_warmup { }", "model_warmup { name: 'w' }"),
-    (
-        "model_warmup.batch_size",
-        "max_batch_size: 4 model_warmup { }",
-        "max_batch_size: 4 model_warmup { batch_size: 2 }",
-    ),
-    ("model_warmup.count", "model_warmup { }", "model_warmup { count: 2 }"),
-    (
-        "model_warmup.inputs.data_type",
-        "model_warmup { inputs { key: 'x' value { zero_data: true } } }",
-        "model_warmup { inputs { key: 'x' value { zero_data: true data_type: TYPE_INT8 } } }",
-    ),
-    (
-        "model_warmup.inputs.dims",
-        "model_warmup { inputs { key: 'x' value { zero_data: true } } }",
-        "model_warmup { inputs { key: 'x' value { zero_data: true dims: 3 } } }",
-    ),
-    (
-        "model_warmup.inputs.zero_data",
-        "model_warmup { inputs { key: 'x' value { } } }",
-        "model_warmup { inputs { key: 'x' value { zero_data: false } } }",
-    ),
-    (
-        "model_warmup.inputs.random_data",
-        "model_warmup { inputs { key: 'x' value { zero_data: true } } }",
-        "model_warmup { inputs { key: 'x' value { random_data: true } } }",
-    ),
-    (
-        "model_warmup.inputs.input_data_file",
-        "model_warmup { inputs { key: 'x' value { } } }",
-        "model_warmup { inputs { key: 'x' value { input_data_file: 'x.bin' } } }",
-    ),
-];
-
-#[test]
-fn what_is_taken_means_something() {
-    let samples: BTreeMap<&str, (&str, &str)> =
-        TAKEN.iter().map(|(field, without, with)| (*field, (*without, *with))).collect();
-    let taken = decisions::DECISIONS
-        .iter()
-        .filter(|(_, decision)| matches!(decision, super::super::textproto::Decision::Taken));
-    for (field, _) in taken {
-        let (without, with) = samples.get(field).unwrap_or_else(|| panic!("no sample of {field}"));
-        let rules = |foreign: Foreign| {
-            let rules: Vec<_> = foreign.problems.iter().map(|p| p.rule.clone()).collect();
-            let pipeline = foreign.pipeline.map(|outline| outline.spec().clone());
-            (foreign.name, foreign.manifest, foreign.model_file, pipeline, rules)
-        };
-        assert_ne!(rules(read_text(without)), rules(read_text(with)), "{field} has no effect");
-    }
 }
 
 #[test]
@@ -341,66 +171,6 @@ fn what_cannot_be_served_says_what_to_do() {
         let foreign = read(&folder);
         assert_eq!(foreign.manifest, None, "{name}");
         assert_eq!(told(&foreign, &folder), expected, "{name}");
-    }
-}
-
-#[test]
-fn an_ensemble_is_a_pipeline() {
-    let folder = example("ensemble");
-    let foreign = read(&folder);
-    assert_eq!(told(&foreign, &folder), <[&str; 0]>::default());
-    let text = crate::write_pipeline(foreign.pipeline.unwrap().spec());
-    let expected = "\
-[inputs]
-RAW = { datatype = \"UINT8\", shape = [-1, -1] }
-
-[[steps]]
-name = \"decode\"
-model = \"decode\"
-inputs = { bytes = \"RAW\" }
-
-[[steps]]
-name = \"images\"
-model = \"images\"
-inputs = { pixels = \"decode.pixels\" }
-
-[outputs]
-SCORES = \"images.scores\"
-";
-    assert_eq!(text, expected);
-}
-
-#[test]
-fn what_is_wrong_with_an_ensemble_is_told() {
-    struct Case(&'static str, &'static [&'static str]);
-    let cases = [
-        Case(
-            "output { name: 'Y' } ensemble_scheduling { step { model_name: 'a b' \
-             input_map { key: 'x' value: 'X' } output_map { key: 'y' value: 'Y' } } }",
-            &[
-                "config.pbtxt:1: ensemble_scheduling.step[0].model_name = \"a b\": 'a b' is not a \
-                 model name: use 1 to 128 letters, digits, '-', '_' or '.', not starting with a \
-                 dot; name the model that the step asks",
-                "config.pbtxt:1: ensemble_scheduling.step[0].input_map: nobody gives the tensor \
-                 'X'; name an input of the ensemble, or a tensor of a step's output_map",
-            ],
-        ),
-        Case(
-            "output { name: 'Y' } ensemble_scheduling { \
-             step { model_name: 'm' input_map { key: 'x' value: 'B' } output_map { key: 'y' value: 'A' } } \
-             step { model_name: 'm' input_map { key: 'x' value: 'A' } output_map { key: 'y' value: 'B' } \
-             output_map { key: 'z' value: 'Y' } } }",
-            &["config.pbtxt:1: ensemble_scheduling: steps.m: the steps wait for each other: \
-               m -> m_2 -> m; let one of them do without the other"],
-        ),
-    ];
-    for Case(text, expected) in cases {
-        let foreign = read_text(text);
-        let told = told(&foreign, Path::new(""));
-        for expected in expected {
-            assert!(told.iter().any(|told| told.starts_with(expected)), "{expected}: {told:?}");
-        }
-        assert!(foreign.pipeline.is_none() && foreign.manifest.is_none(), "{text}");
     }
 }
 
@@ -671,7 +441,7 @@ proptest! {
 
     #[test]
     fn no_declaration_makes_it_panic(
-        picked in prop::collection::vec(prop::sample::select(TAKEN), 0..6)
+        picked in prop::collection::vec(prop::sample::select(taken::TAKEN), 0..6)
     ) {
         let text: Vec<&str> = picked.iter().map(|(_, _, with)| *with).collect();
         let foreign = read_text(&text.join("\n"));

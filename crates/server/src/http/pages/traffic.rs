@@ -128,9 +128,12 @@ fn split(route: &Route) -> Markup {
 
 fn row(variant: &Variant) -> Markup {
     let counts = variant.metrics.counts();
-    let latency = |quantile| counts.latency.quantile(quantile).map(|latency| {
-        format!("{:.2} ms", latency.as_secs_f64() * 1e3)
-    });
+    let latency = |quantile| {
+        counts
+            .latency
+            .quantile(quantile)
+            .map(|latency| format!("{:.2} ms", latency.as_secs_f64() * 1e3))
+    };
     html! {
         tr {
             td { (variant.name) }
