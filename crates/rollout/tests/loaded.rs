@@ -136,6 +136,7 @@ fn plan(order: &LoadOrder<()>) -> VersionPlan {
         cache: CacheSupport::default(),
         engine_reason: String::new(),
         cores: NonZeroUsize::MIN,
+        cache: Default::default(),
     }
 }
 

@@ -51,7 +51,7 @@ impl Drop for Waiting {
 /// Work in the line.
 struct Job {
     waiting: Waiting,
-    work: Box<dyn FnOnce(Fate) + Send>,
+    work: Box<dyn FnOnce(Fate, Waiting) + Send>,
 }
 
 /// What becomes of a job.
@@ -79,14 +79,17 @@ impl Preparing {
             return Ok(work());
         };
         let (answer, answered) = oneshot::channel();
-        let work = move |fate| {
+        let work = move |fate, place: Waiting| {
             if answer.is_closed() {
                 return;
             }
-            let _ = answer.send(match fate {
+            let done = match fate {
                 Fate::Done => Ok(work()),
                 Fate::GaveWay(waiting) => Err(RouterError::PreparingFull { waiting }),
-            });
+            };
+            // Whoever is answered finds the place free.
+            drop(place);
+            let _ = answer.send(done);
         };
         let job = Job { waiting, work: Box::new(work) };
         lock(&self.line).push(&turn.admission, turn.rows, job);
@@ -94,8 +97,8 @@ impl Preparing {
         // Each job brings one turn, which goes to whoever is next by then.
         pool.spawn(move || {
             let job = lock(&line).pop();
-            if let Some(Job { waiting: _waiting, work }) = job {
-                work(Fate::Done);
+            if let Some(Job { waiting, work }) = job {
+                work(Fate::Done, waiting);
             }
         });
         // The sender is dropped unused only where `work` panicked.
@@ -107,7 +110,7 @@ impl Preparing {
         let of_version = |job: &Job| Arc::ptr_eq(&job.waiting.0, turn.waiting);
         let displaced = lock(&self.line).displace(&turn.admission, of_version);
         displaced.is_some_and(|job| {
-            (job.work)(Fate::GaveWay(waiting));
+            (job.work)(Fate::GaveWay(waiting), job.waiting);
             true
         })
     }

@@ -23,7 +23,7 @@ fn golden(name: &str, text: &str) -> Result<(), String> {
 #[test]
 fn help_says_what_it_said() {
     let folder = Folder::new();
-    let commands: [&[&str]; 16] = [
+    let commands: [&[&str]; 24] = [
         &[],
         &["serve"],
         &["predict"],
@@ -33,6 +33,14 @@ fn help_says_what_it_said() {
         &["models", "list"],
         &["models", "load"],
         &["models", "unload"],
+        &["route"],
+        &["route", "set"],
+        &["route", "list"],
+        &["rollout"],
+        &["rollout", "start"],
+        &["rollout", "status"],
+        &["rollout", "rollback"],
+        &["rollout", "journal"],
         &["bench"],
         &["doctor"],
         &["demo"],

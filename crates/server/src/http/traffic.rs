@@ -24,6 +24,7 @@ use outhaul_rollout::experiment::Experiments;
 use outhaul_rollout::plan::Command;
 use outhaul_rollout::traffic::{Applied, Traffic};
 use outhaul_rollout::world::RolloutSpec;
+use outhaul_router::{Route, RouteTable};
 use outhaul_types::{Destination, ModelName, RouteSpec, VersionChoice};
 use serde::de::DeserializeOwned;
 use serde_json::{Value as Json, json};
@@ -75,8 +76,10 @@ fn name(path: Path<String>) -> Result<ModelName, Failure> {
     ModelName::new(&path.0).map_err(|error| Failure::bad_request(error.to_string()))
 }
 
-fn no_route(name: &ModelName) -> Failure {
-    Failure::new(StatusCode::NOT_FOUND, format!("there is no route '{name}'"))
+fn find<'t>(table: &'t RouteTable, name: &ModelName) -> Result<&'t Arc<Route>, Failure> {
+    let found = table.routes().into_iter().find(|route| route.name() == name);
+    let none = || Failure::new(StatusCode::NOT_FOUND, format!("there is no route '{name}'"));
+    found.ok_or_else(none)
 }
 
 fn told(json: &Json) -> Handled {
@@ -92,8 +95,7 @@ async fn list_routes(State(shared): App) -> Handled {
 async fn show_route(State(shared): App, path: Path<String>) -> Handled {
     let name = name(path)?;
     let table = shared.app.router().routes();
-    let found = table.route(name.as_str()).ok_or_else(|| no_route(&name))?;
-    told(&route(found))
+    told(&route(find(&table, &name)?))
 }
 
 async fn set_route(
@@ -230,7 +232,7 @@ async fn list_caches(State(shared): App) -> Handled {
 async fn report(State(shared): App, path: Path<String>, asked: Asked) -> Handled {
     let name = name(path)?;
     let table = shared.app.router().routes();
-    let spec = table.route(name.as_str()).ok_or_else(|| no_route(&name))?.spec().clone();
+    let spec = find(&table, &name)?.spec().clone();
     let report = experiments(&shared)?.report(&name, &spec).await;
     let report = report.map_err(|error| failure(&shared.app, "admin", &asked.id, &error))?;
     told(&json!(report))
