@@ -10,6 +10,7 @@
 //! Start with [`Tensor`], then [`ModelSignature`] and [`InferRequest`].
 
 mod data_type;
+mod destination;
 mod error;
 mod feedback;
 mod interface;
@@ -23,6 +24,7 @@ mod traffic;
 mod transform;
 
 pub use data_type::{DataType, Element, UnknownDataType};
+pub use destination::{Destination, InvalidDestination};
 pub use error::{Classify, ErrorKind, error_chain};
 pub use feedback::{Feedback, FeedbackAnswer, Outcome};
 pub use interface::{Content, Field, Interface, Task};
@@ -39,9 +41,8 @@ pub use shape::{Dimension, Shape, ShapePattern};
 pub use signature::{BindError, BoundInputs, ModelSignature, TensorSpec};
 pub use tensor::{Strings, Tensor, TensorData, TensorError};
 pub use traffic::{
-    CacheSpec, CacheStore, CallerSpec, Comparison, DefaultValue, Destination, FallbackCause,
-    FallbackSpec, InvalidDestination, Priority, RouteSpec, RouteSpecError, ShadowSpec, SplitPolicy,
-    StickyKey, TargetSpec, duration,
+    CacheSpec, CacheStore, CallerSpec, Comparison, DefaultValue, FallbackCause, FallbackSpec,
+    Priority, RouteSpec, RouteSpecError, ShadowSpec, SplitPolicy, StickyKey, TargetSpec, duration,
 };
 pub use transform::{
     Activation, Aggregation, CategoryEncoding, Channels, ClassificationOutput, Column, ColumnKind,
