@@ -3,10 +3,13 @@
 import json
 import os
 import random
+import shutil
 import subprocess
 import threading
 
+import numpy as np
 import pytest
+import tritonclient.grpc
 from serving import EXAMPLES, PATIENCE, Server, request, wait_until
 
 ROLLOUT = EXAMPLES.parent / "rollout"
@@ -199,3 +202,46 @@ def test_the_page_shows_routes(managed):
     page = managed.exchange(request("GET", "/traffic", headers={"accept": "text/html"}))
     text = page.body.decode()
     assert page.status == 200 and "iris@1" in text and "75.0%" in text and "<script" in text
+
+
+UNSURE = {
+    "sepal_length": 6.1, "sepal_width": 2.8, "petal_length": 4.9, "petal_width": 1.6,
+    "words": ["long", "medium", "medium", "medium"],
+}
+
+
+@pytest.fixture(scope="module")
+def pipelines(tmp_path_factory):
+    """The guide's pipeline, served beside the models that it is made of."""
+    folder = tmp_path_factory.mktemp("pipelines") / "models"
+    shutil.copytree(EXAMPLES, folder)
+    shutil.copytree(EXAMPLES.parent / "pipelines" / "careful_flowers", folder / "careful_flowers")
+    with Server(folder, tmp_path_factory.mktemp("pipelines-server") / "log", "--state", "off") as server:
+        yield server
+
+
+def test_a_pipeline_is_served_through_every_contract_like_a_model(pipelines):
+    name = "careful_flowers"
+    labels = []
+    answer = pipelines.post(f"/v1/models/{name}:predict", json.dumps({"instances": [UNSURE]}))
+    assert answer.status == 200, answer.body
+    labels.append(answer.json()["predictions"][0]["label"])
+    query = "query($rows: [JSON!]!) { predict_json(model: \"careful_flowers\", rows: $rows) }"
+    answer = pipelines.post("/graphql", json.dumps({"query": query, "variables": {"rows": [UNSURE]}}))
+    labels.append(answer.json()["data"]["predict_json"]["predictions"][0]["label"])
+    message = tritonclient.grpc.InferenceServerClient(pipelines.grpc)
+    metadata = message.get_model_metadata(name)
+    assert metadata.platform == "ensemble" and {one.name for one in metadata.outputs} == {"label", "score"}
+    inputs = []
+    for column, value in UNSURE.items():
+        declared = next(one for one in metadata.inputs if one.name == column)
+        array = np.array([value], dtype=object if isinstance(value, list) else np.float64)
+        tensor = tritonclient.grpc.InferInput(column, list(array.shape), declared.datatype)
+        tensor.set_data_from_numpy(array)
+        inputs.append(tensor)
+    result = message.infer(name, inputs)
+    labels.append(result.as_numpy("label").ravel()[0].decode())
+    message.close()
+    assert len(set(labels)) == 1 and labels[0] in {"setosa", "versicolor", "virginica"}, labels
+    page = pipelines.exchange(request("GET", f"/try/{name}", headers={"accept": "text/html"}))
+    assert page.status == 200 and name in page.body.decode()
