@@ -37,8 +37,9 @@ impl Counter {
 /// What became of the requests that a route sent to one variant.
 #[derive(Debug, Default)]
 pub struct VariantMetrics {
-    /// Of the requests that were answered.
+    /// Of the requests that were answered by computing.
     latency: LatencyHistogram,
+    cached: Counter,
     failed: Counter,
     refused: Counter,
 }
@@ -53,10 +54,26 @@ impl VariantMetrics {
         }
     }
 
+    /// Counts an answer that was there before: it says nothing of how long the variant takes.
+    pub fn record_cached(&self) {
+        self.cached.increment();
+    }
+
+    /// Counts a request that gave no answer for a reason which says nothing of the variant.
+    pub fn excuse(&self) {
+        self.refused.increment();
+    }
+
+    /// Returns the latency that half of the answers took no longer than.
+    pub fn median(&self) -> Option<Duration> {
+        self.latency.counts().quantile(0.5)
+    }
+
     /// Returns the counts so far.
     pub fn counts(&self) -> VariantCounts {
         VariantCounts {
             latency: self.latency.counts(),
+            cached: self.cached.get(),
             failed: self.failed.get(),
             refused: self.refused.get(),
         }
@@ -85,23 +102,32 @@ pub fn is_callers(kind: ErrorKind) -> bool {
 /// What became of the requests to one variant, as numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VariantCounts {
-    /// The latencies of those that were answered.
+    /// The latencies of those that were answered by computing.
     pub latency: LatencyCounts,
+    /// Those that were answered from a cache.
+    #[serde(default)]
+    pub cached: u64,
     /// Those that failed through no fault of the caller.
     pub failed: u64,
-    /// Those that were the caller's mistake.
+    /// Those that say nothing of the variant: the caller's mistakes, above all.
     pub refused: u64,
 }
 
 impl VariantCounts {
     /// Returns those that say something about the variant: answered or failed.
     pub fn judged(&self) -> u64 {
-        self.latency.total() + self.failed
+        self.answered() + self.failed
+    }
+
+    /// Returns those that were answered.
+    pub fn answered(&self) -> u64 {
+        self.latency.total() + self.cached
     }
 
     /// Adds another process's.
     pub fn merge(&mut self, other: &VariantCounts) {
         self.latency.merge(&other.latency);
+        self.cached += other.cached;
         self.failed += other.failed;
         self.refused += other.refused;
     }
@@ -110,6 +136,7 @@ impl VariantCounts {
     pub fn since(&self, earlier: &VariantCounts) -> VariantCounts {
         VariantCounts {
             latency: self.latency.since(&earlier.latency),
+            cached: self.cached.saturating_sub(earlier.cached),
             failed: self.failed.saturating_sub(earlier.failed),
             refused: self.refused.saturating_sub(earlier.refused),
         }
@@ -324,6 +351,10 @@ mod tests {
         let counts = metrics.counts();
         assert_eq!((counts.failed, counts.refused, counts.judged()), (7, 5, 8));
         assert_eq!(counts.since(&counts).judged(), 0);
+        metrics.record_cached();
+        metrics.excuse();
+        let more = metrics.counts();
+        assert_eq!((more.answered(), more.latency.total(), more.refused), (2, 1, 6));
     }
 
     #[test]

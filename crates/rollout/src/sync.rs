@@ -15,7 +15,9 @@ use outhaul_router::Standing;
 use outhaul_types::{Destination, ModelName, ModelVersion, RouteSpec, SplitPolicy};
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{BY_PLAN, Command, Decision, Entry, Input, Readiness, RolloutObserved, decide};
+use crate::plan::{
+    BY_PLAN, Command, Decision, Entry, Input, Readiness, Refusal, RolloutObserved, decide,
+};
 use crate::world::{Phase, Rollout, Timestamp, World};
 
 /// How long a version that a roll-out names may be missing from the repository's listing.
@@ -83,6 +85,13 @@ pub(crate) fn decide_again(world: &World, pending: &Pending) -> Decision {
             let input = Input::Command { command, by: BY_PLAN.to_owned() };
             again(world, &input, pending).map(|decision| with_entries(decision, pending))
         }
+        // It was promoted elsewhere: whoever aborted it was told that the route is as before.
+        (Some(of), Input::Command { command: Command::Abort { route }, by })
+            if is_promoted(world, of) =>
+        {
+            let command = Command::Rollback { route: route.clone() };
+            again(world, &Input::Command { command, by: by.clone() }, pending)
+        }
         // A roll-out that began since is not what was meant.
         (Some(of), _) if !is_same_rollout(world, of) => None,
         _ => again(world, &pending.input, pending),
@@ -107,6 +116,11 @@ fn with_entries(decision: Decision, pending: &Pending) -> Decision {
 
 fn is_same_rollout(world: &World, of: &Target) -> bool {
     world.rollouts.get(&of.route).is_some_and(|rollout| rollout.id == of.id)
+}
+
+fn is_promoted(world: &World, of: &Target) -> bool {
+    let phase = world.rollouts.get(&of.route).map(|rollout| rollout.phase);
+    is_same_rollout(world, of) && phase == Some(Phase::Promoted)
 }
 
 /// Returns the world that a replica goes by: the store's, and what is pending on top.
@@ -135,6 +149,67 @@ pub(crate) fn takes_back(command: &Command) -> Option<&ModelName> {
         | Command::Resume { .. }
         | Command::Reweigh { .. } => None,
     }
+}
+
+/// Returns whether a route leads to the candidate of a roll-out (`led`) that the world has taken back: that is
+/// not put off.
+pub(crate) fn is_taken_back(world: &World, route: &ModelName, led: &RouteSpec) -> bool {
+    let (Some(record), Some(rollout)) = (world.routes.get(route), world.rollouts.get(route)) else {
+        return false;
+    };
+    let is_back = matches!(rollout.phase, Phase::RolledBack | Phase::Aborted)
+        && record.spec == rollout.before
+        // Nobody has changed it since.
+        && rollout.ended_at.is_some_and(|ended| record.changed_at <= ended);
+    is_back && led.destinations().any(|to| *to == rollout.spec.to)
+}
+
+/// The most bytes that a command may make of the world. The store keeps 1 MiB of it; what lies between is for
+/// steps, and for what they and rollbacks say of themselves.
+const WORLD_LIMIT: usize = 768 << 10;
+
+/// Refuses a command that would make the world larger than the store could keep through all that may come.
+pub(crate) fn check_size(
+    command: &Command,
+    before: &World,
+    after: &World,
+) -> Result<(), Refusal> {
+    let grows = match command {
+        Command::SetRoute { .. }
+        | Command::Declare { .. }
+        | Command::Start { .. }
+        | Command::Reweigh { .. } => true,
+        Command::RemoveRoute { .. }
+        | Command::Promote { .. }
+        | Command::Pause { .. }
+        | Command::Resume { .. }
+        | Command::Abort { .. }
+        | Command::Rollback { .. } => false,
+    };
+    let bytes = size(after);
+    if !grows || bytes <= WORLD_LIMIT || bytes <= size(before) {
+        return Ok(());
+    }
+    let (bytes, limit) = (bytes.div_ceil(1 << 10), WORLD_LIMIT >> 10);
+    Err(Refusal::Invalid(vec![format!(
+        "all routes and roll-outs together would take {bytes} KiB, and the state store has room for {limit} \
+         KiB of them: make routes smaller or remove some"
+    )]))
+}
+
+/// Returns how many bytes a world takes, or would take if everything that can be taken back were.
+fn size(world: &World) -> usize {
+    let back = |(route, rollout): (&ModelName, &Rollout)| {
+        let may_go_back = rollout.is_open() || rollout.phase == Phase::Promoted;
+        let record = world.routes.get(route).filter(|_| may_go_back)?;
+        Some(bytes(&rollout.before).saturating_sub(bytes(&record.spec)))
+    };
+    bytes(world) + world.rollouts.iter().filter_map(back).sum::<usize>()
+}
+
+fn bytes(value: &impl Serialize) -> usize {
+    // What cannot be written at all fails when it is to be.
+    serde_json::to_string(value).map_or(0, |text| text.len())
 }
 
 /// Returns the routes of a world.

@@ -5,14 +5,17 @@
 //! the newest, and then put in place here: the route table is swapped and the repository told which versions
 //! routes lead to. A loop reads the store's world at short intervals and puts newer ones in place.
 //!
-//! Invariants: a change is in effect on this replica when [`Traffic::command`] returns; every change is
-//! journalled exactly once; requests never wait for any of this. What takes a roll-out back (a breach, `abort`,
-//! `rollback`) is in effect here before the store is asked, and is written when the store is there.
+//! Invariants: a change is in effect on this replica when [`Traffic::command`] returns; every change that a
+//! replica made is journalled exactly once; requests never wait for any of this. What takes a roll-out back (a breach,
+//! `abort`, `rollback`) is in effect here before the store is asked, and is written when the store is there. So
+//! replicas that took the same roll-out back while they could not talk have each an entry of their own.
 //!
 //! Read next: `traffic/agree.rs` for the way a change takes, `traffic/rounds.rs` for the loop.
 
 mod agree;
 mod books;
+mod lag;
+mod past;
 mod rounds;
 mod watch;
 
@@ -29,12 +32,12 @@ use serde::Serialize;
 use tokio::sync::watch as signal;
 use tokio::task::JoinHandle;
 
-use crate::journal;
 use crate::plan::{Command, Entry, Refusal};
 use crate::sync::{self, Pending, Pulse, Target};
 use crate::world::{Timestamp, World};
 use agree::Known;
 use books::{Books, Memory};
+use lag::Lag;
 use watch::Watch;
 pub use watch::{Point, RolloutStatus};
 
@@ -68,11 +71,14 @@ pub struct TrafficConfig {
     pub advise: Duration,
     /// How long one call to the store may take before it counts as away. Default: 2 s.
     pub patience: Duration,
-    /// How long a route that is set waits for the versions that it names. Default: 10 s.
+    /// How long a route that is set waits for the versions that it names: the command here, and requests by the
+    /// route as it was on the other replicas. Default: 10 s.
     pub warm: Duration,
     /// How long a version stays in memory when no route leads to it any more: requests that were dealt before
     /// may still be on their way. Default: 30 s.
     pub linger: Duration,
+    /// How many entries the journal keeps in the store, about. Default: 10,000.
+    pub journal: usize,
     /// Tells the time.
     pub clock: Clock,
     /// Who weighs variants.
@@ -95,6 +101,7 @@ impl TrafficConfig {
             patience: Duration::from_secs(2),
             warm: Duration::from_secs(10),
             linger: Duration::from_secs(30),
+            journal: 10_000,
             clock: Arc::new(clock),
             advisors: Vec::new(),
         }
@@ -190,6 +197,8 @@ struct State {
     warming: Vec<(ModelName, ModelVersion)>,
     /// What routes led to before, and when it may go.
     lingering: BTreeMap<(ModelName, ModelVersion), Instant>,
+    /// Routes whose versions are not in memory here yet.
+    lagging: BTreeMap<ModelName, Lag>,
     watches: BTreeMap<ModelName, Watch>,
     /// When it was first known what there is to load.
     looked_at: Option<Instant>,
@@ -203,6 +212,9 @@ struct Talk {
     is_holder: bool,
     observed_at: Option<Instant>,
     advised_at: Option<Instant>,
+    trimmed_at: Option<Instant>,
+    /// The generation at which the journal had next to nothing to remove.
+    trimmed: Option<u64>,
 }
 
 impl Traffic {
@@ -247,7 +259,7 @@ impl Traffic {
     }
 
     /// Carries out what `by` asks for. It is in effect here when this returns, and within a second on every
-    /// other replica.
+    /// other replica, but where versions have to be loaded there first: so long that route stays as it was.
     ///
     /// # Errors
     ///
@@ -275,35 +287,6 @@ impl Traffic {
         let state = self.state();
         let status = |(route, rollout)| Some(state.watches.get(route)?.status(rollout));
         state.world.rollouts.iter().filter_map(status).collect()
-    }
-
-    /// Returns the last entries of the journal, the newest first: of one route, or of all.
-    ///
-    /// # Errors
-    ///
-    /// Fails where the store is away.
-    pub async fn journal(
-        &self,
-        route: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<Entry>, TrafficError> {
-        let is_asked_for = |entry: &Entry| route.is_none_or(|route| entry.route.as_str() == route);
-        // What is in effect here and not written yet is the newest.
-        let pending: Vec<Entry> =
-            self.state().pending.iter().rev().flat_map(|pending| pending.entries.clone()).collect();
-        let mut entries: Vec<Entry> = pending.into_iter().filter(is_asked_for).collect();
-        let mut before: Option<String> = None;
-        while entries.len() < limit {
-            let last = self.books.list_last(journal::SPACE, before.as_deref(), journal::PAGE);
-            let page = self.ask("read the journal", last).await?;
-            let Some((oldest, _)) = page.last() else { break };
-            before = Some(oldest.clone());
-            entries.extend(
-                page.iter().filter_map(|(_, entry)| journal::read(entry)).filter(is_asked_for),
-            );
-        }
-        entries.truncate(limit);
-        Ok(entries)
     }
 
     /// Ends the loop and lets another replica step roll-outs. Routes stay as they are.
@@ -341,15 +324,18 @@ impl Traffic {
     }
 
     /// Puts what is in `state` in place: versions are held before a route leads to them, and for a while after.
+    /// A route may have to wait for them: see [`lag`].
     fn put_in_place(&self, state: &mut State) {
         let world = Arc::new(sync::overlay(&state.known.world, &state.pending));
         let may_go = instant() + self.config.linger;
-        let before = sync::held(&state.world).into_iter();
+        let kept: Vec<_> = state.lagging.values().flat_map(|lag| lag.kept.clone()).collect();
+        let before = sync::held(&state.world).into_iter().chain(kept);
         state.lingering.extend(before.map(|version| (version, may_go)));
         state.world = Arc::clone(&world);
+        let routes = self.routes_here(state, &world);
         self.hold(state);
         let metrics = self.router.monitor().traffic();
-        let (routes, earlier) = (sync::routes(&world), self.router.routes());
+        let earlier = self.router.routes();
         let table = RouteTable::build(world.generation, &routes, &earlier, metrics);
         self.router.set_routes(Arc::new(table));
         state.watches.retain(|route, _| world.rollouts.contains_key(route));
@@ -370,6 +356,7 @@ impl Traffic {
             let mut held = sync::held(&state.world);
             held.extend(state.warming.iter().cloned());
             held.extend(state.lingering.keys().cloned());
+            held.extend(state.lagging.values().flat_map(|lag| lag.kept.iter().cloned()));
             repository.hold(held);
         }
     }

@@ -4,7 +4,7 @@
 //! change raises its generation by one; a store keeps it under one key and refuses a change that was made from an
 //! older generation. Its JSON form is what the store holds.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use outhaul_types::{Destination, ModelName, RouteSpec, duration};
@@ -149,19 +149,6 @@ impl Rollout {
     pub fn others(&self) -> impl Iterator<Item = &Destination> {
         let targets = self.before.targets.iter().map(|target| &target.to);
         targets.filter(|to| **to != self.spec.to)
-    }
-}
-
-impl World {
-    /// Returns every destination that has to stay in memory: those that routes lead to, the candidates of open
-    /// roll-outs, and what a roll-out that is open or promoted may be rolled back to.
-    pub fn kept(&self) -> HashSet<&Destination> {
-        let routes = self.routes.values().flat_map(|record| record.spec.destinations());
-        let open = self.rollouts.values().filter(|rollout| rollout.is_open());
-        let reversible = |rollout: &&Rollout| rollout.is_open() || rollout.phase == Phase::Promoted;
-        let before = self.rollouts.values().filter(reversible);
-        let before = before.flat_map(|rollout| rollout.before.destinations());
-        routes.chain(open.map(|rollout| &rollout.spec.to)).chain(before).collect()
     }
 }
 

@@ -29,6 +29,9 @@ const FEWEST: u64 = 20;
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// The time that a destination must have had for a missed deadline to be held against it.
+const A_CHANCE: Duration = Duration::from_millis(100);
+
 /// What a circuit says to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
@@ -48,10 +51,13 @@ pub(crate) enum Fared {
 }
 
 impl Fared {
-    pub(crate) fn of(outcome: Result<(), ErrorKind>) -> Self {
+    /// Tells how a request has fared that took so long. One that came too late counts only where it had
+    /// [`A_CHANCE`]: no caller is to open the circuit of all others by giving no time.
+    pub(crate) fn of(outcome: Result<(), ErrorKind>, took: Duration) -> Self {
         match outcome {
             Ok(()) => Fared::Well,
             Err(ErrorKind::Overloaded) => Fared::Neither,
+            Err(ErrorKind::DeadlineExceeded) if took < A_CHANCE => Fared::Neither,
             Err(kind) if is_callers(kind) => Fared::Neither,
             Err(_) => Fared::Badly,
         }

@@ -200,7 +200,7 @@ impl Classify for RouterError {
             RouterError::NoRepository | RouterError::NotDescribed { .. } => ErrorKind::Unsupported,
             RouterError::NotReady { .. } => ErrorKind::NotReady,
             RouterError::Remote { kind, .. } => *kind,
-            RouterError::OpenCircuit { .. } | RouterError::TooDeep { .. } => ErrorKind::Unavailable,
+            RouterError::OpenCircuit { .. } => ErrorKind::Unavailable,
             RouterError::GivenUp { .. } => ErrorKind::DeadlineExceeded,
             RouterError::Bind(_)
             | RouterError::BadTimeout
@@ -208,6 +208,7 @@ impl Classify for RouterError {
             | RouterError::TooManyRows { .. }
             | RouterError::BadPriority(_)
             | RouterError::TargetNotAllowed { .. }
+            | RouterError::TooDeep { .. }
             | RouterError::NotClassifiable { .. } => ErrorKind::InvalidInput,
             RouterError::Transform(error) => error.kind(),
             RouterError::PreparingFull { .. } | RouterError::RateLimited { .. } => {

@@ -9,9 +9,9 @@
 //! 3. where the cause is one that the fallback covers, its destinations, in their order;
 //! 4. its default answer.
 //!
-//! Invariants: what the caller did wrong ends it at once; no destination is led on to what it declares itself
-//! (one list, never a chain); the answer says what gave it and why; where nobody answers, the first error is
-//! returned, for it tells most.
+//! Invariants: what the caller did wrong ends it at once, and gets no default answer where no destination looked
+//! at it; no destination is led on to what it declares itself (one list, never a chain); the answer says what gave
+//! it and why; where nobody answers, the first error is returned, for it tells most.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use outhaul_monitor::Monitor;
-use outhaul_monitor::traffic::{VariantMetrics, is_callers};
+use outhaul_monitor::traffic::is_callers;
 use outhaul_types::{
     CacheStatus, Classify, Deadline, Destination, ErrorKind, FallbackCause, FallbackSpec,
     InferRequest, InferResponse, ModelName, ModelVersion, Name, RequestContext, Timings,
@@ -28,7 +28,7 @@ use outhaul_types::{
 
 use crate::circuit::{Breaker, Fared, now};
 use crate::default_answer::default_answer;
-use crate::infer::asked_deadline;
+use crate::infer::{asked_deadline, check};
 use crate::routes::{Route, Variant};
 use crate::{ModelDescription, Router, RouterError};
 
@@ -55,8 +55,8 @@ pub(crate) struct Chosen<'a> {
 }
 
 impl<'a> Chosen<'a> {
-    fn metrics(&self) -> &'a VariantMetrics {
-        &self.route.variants()[self.variant].metrics
+    fn variant(&self) -> &'a Variant {
+        &self.route.variants()[self.variant]
     }
 
     /// The variants that may answer in its place, by falling share.
@@ -175,6 +175,14 @@ pub(crate) trait Destinations: Sync {
     /// Returns what a destination takes and gives, where that is known now.
     fn description(&self, of: &Destination) -> Option<Arc<ModelDescription>>;
 
+    /// Checks a request as a destination would before it costs anything, where that can be done now.
+    fn check(
+        &self,
+        at: &Destination,
+        request: &InferRequest,
+        context: &RequestContext,
+    ) -> Result<(), RouterError>;
+
     fn breaker(&self, of: &Destination) -> Arc<Breaker>;
 
     fn monitor(&self) -> &Monitor;
@@ -193,8 +201,29 @@ impl Destinations for Router {
 
     fn description(&self, of: &Destination) -> Option<Arc<ModelDescription>> {
         let Destination::Model { name, version } = of else { return None };
-        let served = self.catalog.resolve(name.as_str(), version).ok()?;
-        Some(Arc::clone(served.description()))
+        match self.catalog.resolve(name.as_str(), version) {
+            Ok(served) => Some(Arc::clone(served.description())),
+            Err(_) => self.pipeline_description(name.as_str(), version),
+        }
+    }
+
+    fn check(
+        &self,
+        at: &Destination,
+        request: &InferRequest,
+        context: &RequestContext,
+    ) -> Result<(), RouterError> {
+        let Destination::Model { name, version } = at else { return Ok(()) };
+        if let Ok(served) = self.catalog.resolve(name.as_str(), version) {
+            self.admission(&served, &request.parameters, context, now())?;
+            return check(&served, request);
+        }
+        if let Some(description) = self.pipeline_description(name.as_str(), version) {
+            let signature = &description.signature;
+            signature.select_outputs(request.outputs.iter().map(|output| &output.name))?;
+            signature.bind(request.inputs.iter().cloned())?;
+        }
+        Ok(())
     }
 
     fn breaker(&self, of: &Destination) -> Arc<Breaker> {
@@ -244,7 +273,7 @@ impl Router {
         let spec = of_route.or_else(|| beside_model.as_ref().map(|(_, spec)| &**spec));
         if spec.is_none() && chosen.route.variants().len() == 1 {
             let answer = self.infer_alone(&variant.to, request, context, started).await;
-            record(&variant.metrics, &answer, started, context);
+            record((chosen.route, variant), &answer, started, context);
             return answer;
         }
         let falling = Falling { first: &variant.to, chosen: Some(chosen), spec, started };
@@ -327,13 +356,19 @@ impl<'a, D: Destinations> Fall<'a, D> {
             Some(None) => Err(RouterError::OpenCircuit { destination: first.to_string() }),
             None => self.ask(Place::First, first, *started).await,
             Some(Some(passed)) => {
+                let asked = now();
                 let answer = self.ask(Place::First, first, *started).await;
-                passed.ended(Fared::of(answer.as_ref().map(drop).map_err(Classify::kind)));
+                let took = match &answer {
+                    // It had all the time that it may have.
+                    Err(RouterError::GivenUp { .. }) => Duration::MAX,
+                    _ => now().saturating_duration_since(asked),
+                };
+                passed.ended(Fared::of(answer.as_ref().map(drop).map_err(Classify::kind), took));
                 answer
             }
         };
         if let Some(chosen) = chosen {
-            record(chosen.metrics(), &answer, *started, self.context);
+            record((chosen.route, chosen.variant()), &answer, *started, self.context);
         }
         answer
     }
@@ -412,7 +447,9 @@ impl<'a, D: Destinations> Fall<'a, D> {
             Place::Other(index) => {
                 let (variant, started) = (self.others[index], now());
                 let answer = self.ask(place, &variant.to, started).await;
-                record(&variant.metrics, &answer, started, self.context);
+                if let Some(chosen) = self.falling.chosen {
+                    record((chosen.route, variant), &answer, started, self.context);
+                }
                 Some((variant.name.clone(), answer))
             }
             Place::To(index) => {
@@ -420,19 +457,25 @@ impl<'a, D: Destinations> Fall<'a, D> {
                 let answer = self.ask(place, to, now()).await;
                 Some((to.to_string().into(), answer))
             }
-            Place::Default => Some((Name::from("default"), Ok(self.default()?))),
+            Place::Default => Some((Name::from("default"), self.default()?)),
         }
     }
 
-    /// Gives the declared answer.
-    fn default(&self) -> Option<InferResponse> {
+    /// Gives the declared answer, or tells what the caller did wrong: no model may have looked at the request yet.
+    fn default(&self) -> Option<Result<InferResponse, RouterError>> {
         let first = self.falling.first;
+        let checked = self.destinations.check(first, &self.request, self.context);
+        if let Err(error) = checked
+            && is_callers(error.kind())
+        {
+            return Some(Err(error));
+        }
         let description = self.destinations.description(first);
         let signature = description.as_ref().map(|description| &description.signature);
         let values = &self.falling.spec?.default;
         let model = ModelName::new(&self.request.model).ok()?;
         match default_answer(values, signature, &self.request) {
-            Ok(outputs) => Some(InferResponse {
+            Ok(outputs) => Some(Ok(InferResponse {
                 id: self.request.id.clone(),
                 model,
                 // None: versions begin with 1.
@@ -442,7 +485,7 @@ impl<'a, D: Destinations> Fall<'a, D> {
                 tokens: None,
                 cache: CacheStatus::Off,
                 via: None,
-            }),
+            })),
             Err(error) => {
                 tracing::error!(%first, error = %error_chain(&error), "the default answer does not fit");
                 None
@@ -453,15 +496,43 @@ impl<'a, D: Destinations> Fall<'a, D> {
 
 /// Counts what became of a request at a variant.
 fn record(
-    metrics: &VariantMetrics,
+    (route, variant): (&Route, &Variant),
     answer: &Result<InferResponse, RouterError>,
     started: Instant,
     context: &RequestContext,
 ) {
-    if !context.shadow {
-        let elapsed = now().saturating_duration_since(started);
-        metrics.record(answer.as_ref().map(drop).map_err(Classify::kind), elapsed);
+    if context.shadow {
+        return;
     }
+    let metrics = &variant.metrics;
+    let elapsed = now().saturating_duration_since(started);
+    match answer {
+        // A new version's cache is empty: what it computes is compared with what others compute.
+        Ok(response) if matches!(response.cache, CacheStatus::Hit | CacheStatus::Joined) => {
+            metrics.record_cached();
+        }
+        Ok(_) => metrics.record(Ok(()), elapsed),
+        Err(error) => match error.kind() {
+            // Whether it is there is looked after elsewhere: a server that starts loads it first.
+            ErrorKind::NotFound | ErrorKind::NotReady => metrics.excuse(),
+            ErrorKind::DeadlineExceeded if !is_ours(error) && !had_a_chance(route, elapsed) => {
+                metrics.excuse();
+            }
+            kind => metrics.record(Err(kind), elapsed),
+        },
+    }
+}
+
+/// Whether it was this server that found it too late, and not the caller.
+fn is_ours(error: &RouterError) -> bool {
+    matches!(error, RouterError::GivenUp { .. })
+}
+
+/// Whether a request that came too late had time enough, by how long the route's answers usually take. Else any
+/// caller could make a variant look ill by giving it no time.
+fn had_a_chance(route: &Route, elapsed: Duration) -> bool {
+    let medians = route.variants().iter().filter_map(|variant| variant.metrics.median());
+    medians.min().is_none_or(|usual| elapsed >= usual.saturating_mul(2))
 }
 
 /// Notes on an answer who gave it in whose place, and why.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use outhaul_repository::Unresolved;
-use outhaul_scheduler::Admission;
+use outhaul_scheduler::{Admission, Share};
 use outhaul_types::{
-    Classify, Deadline, InferRequest, InferResponse, NamedTensor, Parameter, Parameters,
-    RequestContext, RequestedOutput, Tensors, VersionChoice,
+    BoundInputs, Classify, Deadline, InferRequest, InferResponse, NamedTensor, Parameter,
+    Parameters, RequestContext, RequestedOutput, Tensors, VersionChoice,
 };
 use smallvec::SmallVec;
 
@@ -15,7 +15,7 @@ use crate::cached::Runs;
 use crate::callers::asked_level;
 use crate::fallback::MOST_DEPTH;
 use crate::preparing::Preparing;
-use crate::transformed::answer_transformed;
+use crate::transformed::{answer_transformed, check_transformed};
 use crate::{Router, RouterError, Served, ServedVersion, cached, classify};
 
 impl Router {
@@ -185,12 +185,7 @@ pub(crate) async fn answer(
     }
     let signature = served.signature();
     let selected = signature.select_outputs(request.outputs.iter().map(|output| &output.name))?;
-    let inputs = served.reshapes().inward(signature.bind(request.inputs)?)?;
-    let share = served.share(&inputs)?;
-    if share.rows() > served.max_request_rows() {
-        let (rows, most) = (share.rows(), served.max_request_rows());
-        return Err(RouterError::TooManyRows { rows, most });
-    }
+    let (inputs, share) = bound(served, request.inputs)?;
     let answer = served.queue().infer(inputs, share, admission).await?;
     let outputs = served.reshapes().outward(answer.outputs)?;
     let outputs = name_outputs(served, &selected, outputs, &request.outputs)?;
@@ -205,6 +200,30 @@ pub(crate) async fn answer(
         via: None,
     };
     Ok((response, share.rows()))
+}
+
+/// Checks a request as [`answer`] does before it costs anything.
+pub(crate) fn check(served: &ServedVersion, request: &InferRequest) -> Result<(), RouterError> {
+    if let Some(transformed) = served.transform() {
+        return check_transformed(served, transformed, request);
+    }
+    served.signature().select_outputs(request.outputs.iter().map(|output| &output.name))?;
+    // A clone shares the elements.
+    bound(served, request.inputs.clone()).map(drop)
+}
+
+/// Puts inputs into the model's order and shapes; also returns how they share a run.
+fn bound(
+    served: &ServedVersion,
+    inputs: SmallVec<[NamedTensor; 2]>,
+) -> Result<(BoundInputs, Share), RouterError> {
+    let inputs = served.reshapes().inward(served.signature().bind(inputs)?)?;
+    let share = served.share(&inputs)?;
+    if share.rows() > served.max_request_rows() {
+        let (rows, most) = (share.rows(), served.max_request_rows());
+        return Err(RouterError::TooManyRows { rows, most });
+    }
+    Ok((inputs, share))
 }
 
 /// The earlier of the caller's deadline and the `timeout` parameter (microseconds, as Triton's clients

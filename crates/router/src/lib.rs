@@ -152,6 +152,11 @@ impl Router {
         self.routes.load_full()
     }
 
+    /// Looks at the routes; cheaper than taking them along.
+    pub fn with_routes<T>(&self, look: impl FnOnce(&RouteTable) -> T) -> T {
+        look(&self.routes.load())
+    }
+
     /// Replaces the routes. Requests that were dealt before go on by the old ones.
     pub fn set_routes(&self, table: Arc<RouteTable>) {
         self.shadows.expect(table.routes().iter().any(|route| route.shadow().is_some()));

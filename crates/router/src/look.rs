@@ -202,7 +202,7 @@ impl Router {
             return false;
         }
         // Whoever asks whether models are ready makes pipelines be looked at too: what is wrong is told early.
-        drop(self.pipelines());
+        self.look_at_pipelines();
         let snapshot = self.catalog.snapshot();
         let models = snapshot.models();
         let states = || models.iter().flat_map(|model| model.versions()).map(|entry| &entry.state);

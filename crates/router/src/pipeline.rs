@@ -179,6 +179,8 @@ impl Router {
                         self.awake(name.as_str(), version, limit, started).await
                     });
                     try_join_all(wake).await?;
+                    // The table from before, which says that they sleep, is of no use now.
+                    drop(self.all_pipelines());
                 }
                 State::Loading(reason) | State::Failed(reason, _) => {
                     let (model, reason) = (Name::from(model), reason.clone());
@@ -191,12 +193,11 @@ impl Router {
 
     /// Returns a pipeline by its name and version.
     fn pipeline(&self, model: &str, version: &VersionChoice) -> Result<Arc<Held>, RouterError> {
-        let table = self.pipelines();
-        let held = table.get(model);
+        let held = self.pipelines.get(self, model);
         let held = held.ok_or_else(|| RouterError::UnknownModel { model: model.into() })?;
         match version {
-            VersionChoice::Latest => Ok(Arc::clone(held)),
-            VersionChoice::Exact(version) if *version == VERSION => Ok(Arc::clone(held)),
+            VersionChoice::Latest => Ok(held),
+            VersionChoice::Exact(version) if *version == VERSION => Ok(held),
             VersionChoice::Exact(version) => {
                 Err(RouterError::UnknownVersion { model: model.into(), version: *version })
             }
@@ -206,9 +207,26 @@ impl Router {
         }
     }
 
-    /// Returns all pipelines, held against the models of now.
-    pub(crate) fn pipelines(&self) -> Arc<Table> {
-        self.pipelines.table(self)
+    /// Returns all pipelines, held against the models of now. May wait for whoever looks at them.
+    fn all_pipelines(&self) -> Arc<Table> {
+        self.pipelines.newest(self)
+    }
+
+    /// Looks at the pipelines where something has changed and nobody else does, so that what is wrong is told.
+    pub(crate) fn look_at_pipelines(&self) {
+        drop(self.pipelines.table(self));
+    }
+
+    /// Returns what a pipeline takes and gives, where that is known now.
+    pub(crate) fn pipeline_description(
+        &self,
+        model: &str,
+        version: &VersionChoice,
+    ) -> Option<Arc<ModelDescription>> {
+        match self.pipeline(model, version).ok()?.state() {
+            State::Ready(planned) => Some(Arc::clone(&planned.description)),
+            State::Asleep(_) | State::Loading(_) | State::Failed(..) => None,
+        }
     }
 
     pub(crate) async fn describe_pipeline(
@@ -243,7 +261,7 @@ impl Router {
 
     /// Returns the statistics of the pipelines that answer.
     pub(crate) fn pipeline_statistics(&self) -> Vec<(ModelName, ModelVersion, ModelStatistics)> {
-        let table = self.pipelines();
+        let table = self.all_pipelines();
         let ready = table.all().filter(|held| matches!(held.state(), State::Ready(_)));
         ready.map(|held| numbers(held)).collect()
     }
@@ -257,22 +275,24 @@ impl Router {
     }
 
     pub(crate) fn has_pipeline(&self, model: &str) -> bool {
-        self.pipelines().get(model).is_some()
+        self.catalog.snapshot().pipelines().contains_key(model)
     }
 
     /// Returns the state of every pipeline, in order of name.
     pub(crate) fn pipeline_statuses(&self) -> Vec<VersionStatus> {
-        self.pipelines().all().map(|held| status(held)).collect()
+        self.all_pipelines().all().map(|held| status(held)).collect()
     }
 
     /// Returns what an operator has to mend of pipelines, beside what is wrong with their files: steps that do not
     /// fit their models, models that are missing.
     pub fn pipeline_problems(&self) -> Vec<Problem> {
-        self.pipelines().all().flat_map(|held| held.problems()).collect()
+        self.all_pipelines().all().flat_map(|held| held.problems()).collect()
     }
 
     /// Loads the models of a pipeline's steps that do not answer, and returns when they do.
     pub(crate) async fn load_pipeline(&self, model: &str) -> Result<(), RouterError> {
+        // What the repository has just found counts.
+        drop(self.all_pipelines());
         let held = self.pipeline(model, &VersionChoice::Latest)?;
         let repository = self.repository.as_ref().ok_or(RouterError::NoRepository)?;
         for (name, version) in held.models() {
@@ -285,6 +305,7 @@ impl Router {
             };
             repository.load(name.as_str(), exact).await?;
         }
+        drop(self.all_pipelines());
         self.pipeline_readiness(model, &VersionChoice::Latest).map(drop)
     }
 }

@@ -6,30 +6,46 @@
 //!
 //! What waits is ordered as in the queues behind: by level, then in turns of callers, by weight and rows
 //! ([`Line`]). Where a version has as much waiting as it may, a newcomer takes the place of a caller that
-//! holds more than its share.
+//! holds more than its share. A caller that finds none to displace is refused without a look for a millisecond,
+//! so that a flood does not keep others from the line.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-use outhaul_scheduler::{Admission, Line};
+use outhaul_scheduler::{Admission, Line, Refusals};
 use rayon_core::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::oneshot;
 
 use crate::RouterError;
 
 /// The threads; started when the first request needs them.
-#[derive(Default)]
 pub(crate) struct Preparing {
     pool: OnceLock<Option<ThreadPool>>,
     line: Arc<Mutex<Line<Job>>>,
+    /// What the times of refusals count from.
+    epoch: Instant,
 }
 
-/// How much of one version's work waits or runs there.
-pub(crate) type InPreparation = Arc<AtomicUsize>;
+impl Default for Preparing {
+    fn default() -> Self {
+        Preparing { pool: OnceLock::new(), line: Arc::default(), epoch: Instant::now() }
+    }
+}
+
+/// One version's work there.
+pub(crate) type InPreparation = Arc<OfVersion>;
+
+#[derive(Default)]
+pub(crate) struct OfVersion {
+    /// How much waits or runs.
+    count: AtomicUsize,
+    refusals: Refusals,
+}
 
 /// Work that is to be done for a request.
 pub(crate) struct Turn<'a> {
-    /// How much of its version's waits or runs.
+    /// What of its version's waits or runs.
     pub(crate) waiting: &'a InPreparation,
     /// How much may.
     pub(crate) capacity: usize,
@@ -44,7 +60,7 @@ struct Waiting(InPreparation);
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -69,9 +85,9 @@ impl Preparing {
         turn: Turn<'_>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, RouterError> {
-        let before = turn.waiting.fetch_add(1, Ordering::Relaxed);
+        let before = turn.waiting.count.fetch_add(1, Ordering::Relaxed);
         let waiting = Waiting(Arc::clone(turn.waiting));
-        if before >= turn.capacity && !self.make_room(&turn, before) {
+        if before >= turn.capacity && !self.make_room(&turn, before, self.epoch.elapsed()) {
             return Err(RouterError::PreparingFull { waiting: before });
         }
         let Some(pool) = self.pool.get_or_init(start) else {
@@ -106,13 +122,22 @@ impl Preparing {
     }
 
     /// Refuses what is to give way to a newcomer; returns whether there was something.
-    fn make_room(&self, turn: &Turn<'_>, waiting: usize) -> bool {
+    /// The lock is everybody's and the look is long: it is not made again right after it was in vain.
+    fn make_room(&self, turn: &Turn<'_>, waiting: usize, now: Duration) -> bool {
+        let (Admission { caller, level, .. }, refusals) = (turn.admission, &turn.waiting.refusals);
+        if refusals.is_fresh(caller, level, now) {
+            return false;
+        }
         let of_version = |job: &Job| Arc::ptr_eq(&job.waiting.0, turn.waiting);
         let displaced = lock(&self.line).displace(&turn.admission, of_version);
-        displaced.is_some_and(|job| {
-            (job.work)(Fate::GaveWay(waiting), job.waiting);
-            true
-        })
+        match displaced {
+            Some(job) => (job.work)(Fate::GaveWay(waiting), job.waiting),
+            None => {
+                refusals.note(caller, level, now);
+                return false;
+            }
+        }
+        true
     }
 }
 
@@ -160,7 +185,7 @@ mod tests {
         let (preparing, waiting) = (Preparing::default(), InPreparation::default());
         let refused = preparing.run(turn(&waiting, 0, 0), || 3).await;
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::Overloaded);
-        assert_eq!(waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(waiting.count.load(Ordering::Relaxed), 0);
     }
 
     /// One thread that is held up by the first job while the others queue.
@@ -199,6 +224,30 @@ mod tests {
             waits.await.unwrap();
         }
         assert_eq!(order.try_iter().collect::<Vec<_>>(), [10, 0, 1, 2]);
-        assert_eq!(waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(waiting.count.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_refusal_holds_for_the_callers_next_requests_to_the_version() {
+        let (preparing, one, other) =
+            (Preparing::default(), InPreparation::default(), InPreparation::default());
+        let add = |caller: u64, of: &InPreparation| {
+            let job =
+                Job { waiting: Waiting(Arc::clone(of)), work: Box::new(|_, place| drop(place)) };
+            of.count.fetch_add(1, Ordering::Relaxed);
+            lock(&preparing.line).push(&turn(of, 0, caller).admission, 1, job);
+        };
+        let refused_at = Duration::from_secs(1);
+        let finds_room = |of: &InPreparation, after: Duration| {
+            preparing.make_room(&turn(of, 0, 1), 0, refused_at + after)
+        };
+        assert!(!finds_room(&one, Duration::ZERO), "nothing is there to give way");
+        (0..4).for_each(|_| add(2, &one));
+        (0..4).for_each(|_| add(2, &other));
+        assert!(!finds_room(&one, Duration::from_micros(999)), "it is not looked for");
+        assert!(finds_room(&other, Duration::ZERO), "another version's");
+        assert!(finds_room(&one, Duration::from_millis(1)));
+        let counts = [&one, &other].map(|of| of.count.load(Ordering::Relaxed));
+        assert_eq!(counts, [3, 3], "one of each gave way");
     }
 }

@@ -89,7 +89,7 @@ impl Remotes {
         let answer = remote.answer(&client, &request, context, (sent, end)).await;
         let elapsed = now().saturating_duration_since(sent);
         let outcome = answer.as_ref().map(drop).map_err(|failure| failure.kind);
-        passed.ended(Fared::of(outcome));
+        passed.ended(Fared::of(outcome, elapsed));
         match outcome {
             Ok(()) => {
                 remote.metrics.latency.record(elapsed);

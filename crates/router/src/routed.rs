@@ -91,16 +91,16 @@ impl Router {
         }
     }
 
-    /// Describes what a route leads to: the variant with the largest share that can be described. All variants
-    /// take and give the same, or a request to one could not be answered by another.
+    /// Describes what a route leads to: the variant with the largest share that can be described, else what answers
+    /// in its place.
     pub(crate) async fn describe_route(
         &self,
         route: &Route,
         deadline: Option<Deadline>,
     ) -> Result<Arc<ModelDescription>, RouterError> {
         let mut first_error = None;
-        for index in route.by_share() {
-            match self.describe_destination(&route.variants()[index].to, deadline).await {
+        for to in in_turn(route) {
+            match self.describe_destination(to, deadline).await {
                 Ok(description) => return Ok(description),
                 Err(error) => drop(first_error.get_or_insert(error)),
             }
@@ -126,8 +126,8 @@ impl Router {
     /// Returns the route's name where one of its variants would answer.
     pub(crate) fn route_readiness(&self, route: &Route) -> Result<ModelName, RouterError> {
         let mut first_error = None;
-        for index in route.by_share() {
-            match self.destination_readiness(&route.variants()[index].to) {
+        for to in in_turn(route) {
+            match self.destination_readiness(to) {
                 Ok(()) => return Ok(route.name().clone()),
                 Err(error) => drop(first_error.get_or_insert(error)),
             }
@@ -210,6 +210,12 @@ fn answered_by<'r>(
 
 fn is_fallback(response: &InferResponse) -> bool {
     response.via.as_ref().is_some_and(|via| via.fallback.is_some())
+}
+
+/// Where a route's requests may be answered: its variants by falling share, then its fallbacks.
+fn in_turn(route: &Route) -> impl Iterator<Item = &Destination> {
+    let variants = route.by_share().into_iter().map(|index| &route.variants()[index].to);
+    variants.chain(route.spec().fallback.iter().flat_map(|fallback| &fallback.to))
 }
 
 /// Notes on an answer which route and variant it came by.

@@ -13,8 +13,9 @@
 //!    Schomaker 2005, "Weighted distributed hash tables"). Each variant scores `-ln(u) / weight` by a hash `u` of
 //!    key and variant, and the lowest score wins. Raising one weight changes no other score, so that only callers who come
 //!    to the raised variant move.
-//! 4. Else the next point of a Weyl sequence (the multiples of the golden ratio), whose shares are exact to a few
-//!    requests in any stretch, where random dealing errs by hundreds.
+//! 4. Else the next point of a Weyl sequence (the multiples of a quadratic irrational), whose shares are exact to a
+//!    few requests in any stretch, where random dealing errs by hundreds. Routes and shadows go by different irrationals: what one of
+//!    them deals says nothing of what another deals to the same request.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -30,8 +31,41 @@ use outhaul_types::{
 use crate::RouterError;
 use crate::shadow::Shadowing;
 
-/// 2^64 over the golden ratio: its multiples are spread as evenly as any sequence can be.
-pub(crate) const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+/// The step of a Weyl sequence: the fraction of a square root, times 2^64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pace(u64);
+
+/// Square roots of so many whole numbers are there to choose from. Those of larger ones would spread less evenly.
+const ROOTS: u16 = 4000;
+
+impl Pace {
+    fn of_route(name: &str) -> Self {
+        Pace::of("route", name)
+    }
+
+    /// Returns the pace of a shadow that leads to this destination.
+    pub(crate) fn of_shadow(to: &str) -> Self {
+        Pace::of("shadow", to)
+    }
+
+    /// Two square roots are nearly always independent over the rationals, so that their multiples are spread evenly
+    /// together, too.
+    fn of(kind: &str, name: &str) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(kind.as_bytes()).update(&[0]).update(name.as_bytes());
+        let hash = hasher.finalize();
+        let chosen = 2 + u16::from_le_bytes([hash.as_bytes()[0], hash.as_bytes()[1]]) % ROOTS;
+        let root = |number: u16| f64::from(number).sqrt().fract();
+        // The number after a square is none.
+        let fraction = if root(chosen) == 0.0 { root(chosen + 1) } else { root(chosen) };
+        Pace((fraction * 2f64.powi(64)) as u64 | 1)
+    }
+
+    /// Returns the point with this number, as a part of 2^64.
+    pub(crate) fn point(self, number: u64) -> u64 {
+        number.wrapping_mul(self.0)
+    }
+}
 
 /// All routes at one moment.
 #[derive(Default)]
@@ -102,6 +136,7 @@ pub struct Route {
     /// Each variant's share, added up; the last is 1.
     cumulative: Vec<f64>,
     dealt: AtomicU64,
+    pace: Pace,
     pub(crate) shadow: Option<Arc<Shadowing>>,
 }
 
@@ -157,6 +192,7 @@ impl Route {
             cumulative: cumulative.collect(),
             variants: spec.targets.iter().zip(&shares).map(variant).collect(),
             dealt: AtomicU64::new(dealt),
+            pace: Pace::of_route(name.as_str()),
             shadow,
             spec: Arc::new(spec),
         }
@@ -233,8 +269,7 @@ impl Route {
 
     /// Deals the next request without a key.
     fn deal(&self) -> usize {
-        let point = self.dealt.fetch_add(1, Ordering::Relaxed).wrapping_mul(GOLDEN);
-        self.at(point as f64 / 2f64.powi(64))
+        self.at(self.pace.point(self.dealt.fetch_add(1, Ordering::Relaxed)) as f64 / 2f64.powi(64))
     }
 
     fn at(&self, point: f64) -> usize {
@@ -252,8 +287,8 @@ impl Route {
             }
             let mut bytes = [0; 8];
             bytes.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-            // In (0, 1): 53 bits and a half step.
-            let unit = ((u64::from_le_bytes(bytes) >> 11) as f64 + 0.5) / 2f64.powi(53);
+            // In (0, 1), neither end included: 52 bits and a half step.
+            let unit = ((u64::from_le_bytes(bytes) >> 12) as f64 + 0.5) / 2f64.powi(52);
             -unit.ln() / variant.share
         };
         let scores = self.variants.iter().map(score).enumerate();

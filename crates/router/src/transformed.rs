@@ -52,6 +52,12 @@ enum Given {
     Inner(BoundInputs),
 }
 
+/// What the request sends, by the signature that it means.
+enum Bound {
+    Outer(BoundInputs),
+    Inner(BoundInputs),
+}
+
 /// What is the same for all rows of a request.
 struct Asked<'a> {
     preparing: &'a Preparing,
@@ -102,6 +108,16 @@ pub(crate) async fn answer_transformed(
     Ok((response, rows))
 }
 
+/// Checks a request as [`answer_transformed`] does before anything is prepared.
+pub(crate) fn check_transformed(
+    served: &ServedVersion,
+    transformed: &Transformed,
+    request: &InferRequest,
+) -> Result<(), RouterError> {
+    select(transformed, &request.outputs)?;
+    bound(served, transformed, request.inputs.clone()).map(drop)
+}
+
 /// Runs the model on one part; also returns the part's rows.
 pub(crate) async fn run_model(
     served: &ServedVersion,
@@ -115,21 +131,13 @@ pub(crate) async fn run_model(
 }
 
 impl Asked<'_> {
-    /// Checks what was sent against the signature that it means; also returns its rows.
+    /// Checks what was sent, and says how its rows may share a run; also returns them.
     fn bind(&self, inputs: SmallVec<[NamedTensor; 2]>) -> Result<(Given, usize), RouterError> {
-        let Transformed { transform, inner, lenient, .. } = self.transformed;
-        let (given, rows) = if are_inner(transform.outer(), inner, &inputs) {
-            let bound = transform.adopt(lenient.bind(inputs)?)?;
-            let rows = inner.rows(&bound)?.unwrap_or(1);
-            (Given::Inner(bound), rows)
-        } else {
-            let bound = transform.outer().bind(inputs)?;
-            let rows = transform.rows(&bound)?;
-            (Given::Outer(bound, self.grouping()), rows)
+        let (bound, rows) = bound(self.served, self.transformed, inputs)?;
+        let given = match bound {
+            Bound::Outer(bound) => Given::Outer(bound, self.grouping()),
+            Bound::Inner(bound) => Given::Inner(bound),
         };
-        if rows > self.served.max_request_rows() {
-            return Err(RouterError::TooManyRows { rows, most: self.served.max_request_rows() });
-        }
         Ok((given, rows))
     }
 
@@ -366,6 +374,28 @@ fn select(
         wanted.extend((0..outer.outputs.len()).map(Wanted::Outer));
     }
     Ok(wanted)
+}
+
+/// Checks what was sent against the signature that it means; also returns its rows.
+fn bound(
+    served: &ServedVersion,
+    transformed: &Transformed,
+    inputs: SmallVec<[NamedTensor; 2]>,
+) -> Result<(Bound, usize), RouterError> {
+    let Transformed { transform, inner, lenient, .. } = transformed;
+    let (bound, rows) = if are_inner(transform.outer(), inner, &inputs) {
+        let bound = transform.adopt(lenient.bind(inputs)?)?;
+        let rows = inner.rows(&bound)?.unwrap_or(1);
+        (Bound::Inner(bound), rows)
+    } else {
+        let bound = transform.outer().bind(inputs)?;
+        let rows = transform.rows(&bound)?;
+        (Bound::Outer(bound), rows)
+    };
+    if rows > served.max_request_rows() {
+        return Err(RouterError::TooManyRows { rows, most: served.max_request_rows() });
+    }
+    Ok((bound, rows))
 }
 
 /// Whether all inputs have names of the model's own and not of the outer signature. Where a name is in

@@ -24,8 +24,9 @@ use outhaul_router::{
 use outhaul_types::{
     BoundInputs, CacheStatus, Classify, DataType, DefaultValue, Dimension, ErrorKind,
     FallbackCause, FallbackSpec, InferRequest, InferResponse, ModelManifest, ModelName,
-    ModelSignature, ModelVersion, NamedTensor, Parameter, RequestContext, RouteSpec, ShapePattern,
-    Strings, TargetSpec, Tensor, TensorSpec, Tensors, Timings, VersionChoice,
+    ModelSignature, ModelVersion, NamedTensor, Parameter, RequestContext, RequestedOutput,
+    RouteSpec, ShapePattern, Strings, TargetSpec, Tensor, TensorSpec, Tensors, Timings,
+    VersionChoice,
 };
 
 /// Gives `[name]` for each row, unless it is told to fail.
@@ -213,6 +214,39 @@ async fn what_the_caller_did_wrong_is_answered_as_ever() {
 }
 
 #[tokio::test]
+async fn an_open_circuit_gives_no_default_for_what_the_model_would_refuse() {
+    let fixture = Fixture::new();
+    let fails = fixture.serve("big", 1, "big");
+    fixture.declare("big", fallback(&[], Some("neutral")));
+    fails.store(true, Ordering::SeqCst);
+    for _ in 0..40 {
+        assert_eq!(fixture.told("big").await.0, "neutral");
+    }
+    let answer = fixture.ask("big").await.unwrap();
+    assert_eq!(answer.via.unwrap().cause, Some(FallbackCause::OpenCircuit));
+    let good = || Tensor::from_vec([3, 2], vec![0_f32; 6]).unwrap();
+    let input =
+        |name: &str, tensor| InferRequest::new("big", [NamedTensor { name: name.into(), tensor }]);
+    let output = RequestedOutput { name: "nothing".into(), classification: None };
+    let mut urgent = request("big");
+    urgent.parameters.insert("priority".to_owned(), Parameter::String("at once".to_owned()));
+    for (wrong, expected) in [
+        (InferRequest::new("big", []), "missing input 'x'"),
+        (input("y", good()), "unknown input 'y'"),
+        (input("x", Tensor::from_vec([3, 2], vec![0_i32; 6]).unwrap()), "datatype INT32"),
+        (input("x", Tensor::from_vec([3, 1], vec![0_f32; 3]).unwrap()), "shape [3,1]"),
+        (InferRequest { outputs: vec![output], ..request("big") }, "unknown output 'nothing'"),
+        (urgent, "priority"),
+    ] {
+        let error = fixture.router.infer(wrong, &RequestContext::default()).await;
+        let error = error.expect_err(expected);
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    assert_eq!(fixture.told("big").await.0, "neutral", "the right one is answered as before");
+}
+
+#[tokio::test]
 async fn a_default_that_does_not_fit_is_no_answer() {
     let fixture = Fixture::new();
     let fails = fixture.serve("big", 1, "big");
@@ -281,12 +315,11 @@ async fn a_candidate_that_is_not_loaded_here_fails_nobody() {
     }
     assert!((88..=92).contains(&replaced), "{replaced}");
     let routes = fixture.router.routes();
-    let replaced = replaced as u64;
     let counts = |index: usize| {
         let counts = routes.route("big").unwrap().variants()[index].metrics.counts();
         (counts.judged(), counts.failed)
     };
-    assert_eq!((counts(0), counts(1)), ((100, 0), (replaced, replaced)));
+    assert_eq!((counts(0), counts(1)), ((100, 0), (0, 0)), "absence is not held against it");
     fixture.serve("big", 2, "two");
     let labels = [fixture.told("big").await.0, fixture.told("big").await.0];
     assert!(labels.contains(&"two".to_owned()), "{labels:?}");

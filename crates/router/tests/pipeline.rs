@@ -11,13 +11,14 @@ use outhaul_monitor::Monitor;
 use outhaul_onnx::RowIndependence;
 use outhaul_pipeline::{Outline, OutputSpec, PipelineSpec, Reference, StepSpec};
 use outhaul_repository::{
-    Catalog, PipelineEntries, PipelineEntry, Resident, VersionEntry, VersionState,
+    Catalog, ModelFacts, PipelineEntries, PipelineEntry, Resident, VersionEntry, VersionState,
 };
 use outhaul_router::{Declared, Router, RouterError, Served, ServedVersion, Standing, VersionPlan};
 use outhaul_types::{
-    BoundInputs, Classify, DataType, Deadline, Dimension, ErrorKind, InferRequest, InferResponse,
-    InstanceCount, ModelManifest, ModelName, ModelSignature, ModelVersion, NamedTensor, Parameter,
-    RequestContext, RequestedOutput, ShapePattern, Tensor, TensorSpec, Tensors, VersionChoice,
+    BoundInputs, Classify, DataType, Deadline, DefaultValue, Dimension, ErrorKind, FallbackCause,
+    FallbackSpec, InferRequest, InferResponse, InstanceCount, ModelManifest, ModelName,
+    ModelSignature, ModelVersion, NamedTensor, Parameter, RequestContext, RequestedOutput,
+    ShapePattern, Tensor, TensorSpec, Tensors, VersionChoice,
 };
 
 type Run = Arc<dyn Fn(f32) -> Result<f32, RunError> + Send + Sync>;
@@ -235,6 +236,43 @@ async fn errors_name_the_step() {
     );
     let statistics = fixture.router.statistics(Some("p"), &VersionChoice::Latest).unwrap();
     assert_eq!((statistics[0].2.success.count, statistics[0].2.fail.count), (1, 2));
+}
+
+#[tokio::test]
+async fn a_steps_fallback_is_told() {
+    let broken = |_: f32| Err(RunError::Failed { engine: "scripted", reason: "it broke".into() });
+    let fixture = Fixture::new()
+        .model("fine", |x| x)
+        .shaped("bad", None, broken)
+        .model("older", |x| 10.0 * x)
+        .shaped("worse", None, broken)
+        .pipeline(
+            &["one fine x", "two bad one.y when one.y[0] < 9.0", "three worse x"],
+            &["o=two.y|one.y", "last=three.y"],
+        );
+    let older = FallbackSpec { to: vec!["older".parse().unwrap()], ..FallbackSpec::default() };
+    let values = [("y".into(), DefaultValue::One(Parameter::Float(0.5)))];
+    let default = FallbackSpec { default: values.into(), ..FallbackSpec::default() };
+    for (model, fallback) in [("bad", older), ("worse", default)] {
+        let facts = ModelFacts { fallback: Some(Arc::new(fallback)), ..ModelFacts::default() };
+        fixture.catalog.update(|draft| draft.set_facts(&name(model), facts));
+    }
+    let output = |name: &str| RequestedOutput { name: name.into(), classification: None };
+    for (x, wanted, values, fallback) in [
+        (1.0, vec!["o"], vec![10.0], Some("two: older")),
+        (9.0, vec!["o"], vec![9.0], None),
+        (9.0, vec!["o", "last"], vec![9.0, 0.5], Some("three: default")),
+        (1.0, vec!["last", "o"], vec![0.5, 10.0], Some("two: older")),
+    ] {
+        let outputs = wanted.iter().map(|name| output(name)).collect();
+        let request = InferRequest { outputs, ..request(x) };
+        let answer = fixture.router.infer(request, &RequestContext::default()).await.unwrap();
+        let given = answer.outputs.iter().map(|of| of.tensor.as_slice::<f32>().unwrap()[0]);
+        assert_eq!(given.collect::<Vec<_>>(), values, "{x}: {wanted:?}");
+        let via = answer.via.map(|via| (via.fallback.unwrap().to_string(), via.cause));
+        let expected = fallback.map(|told| (told.to_owned(), Some(FallbackCause::Error)));
+        assert_eq!(via, expected, "{x}: {wanted:?}");
+    }
 }
 
 /// Holds runs until it is opened.

@@ -56,5 +56,6 @@ pub use fair::CallerKey;
 pub use level::{BadPriority, Level, Levels};
 pub use line::Line;
 pub use pending::Rule;
+pub use places::Refusals;
 pub use queue::{Admission, Arriving, ModelQueue, QueueConfig, Share};
 pub use run::Answer;

@@ -108,9 +108,9 @@ const REFUSAL_HOLDS: Duration = Duration::from_millis(1);
 /// Callers whose refusals are told apart; more share places here, and the newest counts.
 const NOTES: usize = 16;
 
-/// Who was refused lately.
+/// Who was refused lately. Times count from any moment that stays the same.
 #[derive(Default)]
-pub(crate) struct Refusals([Note; NOTES]);
+pub struct Refusals([Note; NOTES]);
 
 /// A refusal: whose, and in microseconds when. What is read of two that meet may be mixed: then one request
 /// is refused, or looked for, that need not have been.
@@ -122,14 +122,14 @@ struct Note {
 
 impl Refusals {
     /// Returns whether a request of this caller and level was refused just before.
-    pub(crate) fn is_fresh(&self, caller: CallerKey, level: Level, now: Duration) -> bool {
+    pub fn is_fresh(&self, caller: CallerKey, level: Level, now: Duration) -> bool {
         let (key, note) = self.find(caller, level);
         note.key.load(Ordering::Relaxed) == key
             && micros(now) < note.until_us.load(Ordering::Relaxed)
     }
 
     /// Notes that a request of this caller and level is refused.
-    pub(crate) fn note(&self, caller: CallerKey, level: Level, now: Duration) {
+    pub fn note(&self, caller: CallerKey, level: Level, now: Duration) {
         let (key, note) = self.find(caller, level);
         note.key.store(key, Ordering::Relaxed);
         note.until_us.store(micros(now + REFUSAL_HOLDS), Ordering::Relaxed);

@@ -29,6 +29,8 @@ const PRIORITY: HeaderName = HeaderName::from_static("x-outhaul-priority");
 const TARGET: HeaderName = HeaderName::from_static("x-outhaul-target");
 /// How many servers and pipelines a request has come through.
 const DEPTH: HeaderName = HeaderName::from_static("x-outhaul-depth");
+/// Marks a copy that another server compares: it counts for nothing here.
+const SHADOW: HeaderName = HeaderName::from_static("x-outhaul-shadow");
 const ROUTE: HeaderName = HeaderName::from_static("x-outhaul-route");
 const VARIANT: HeaderName = HeaderName::from_static("x-outhaul-variant");
 const FALLBACK: HeaderName = HeaderName::from_static("x-outhaul-fallback");
@@ -72,23 +74,25 @@ pub(crate) fn read(
             Malformed(format!("header {DEPTH} must be a whole number from 0 to 255"))
         })?;
     }
+    context.shadow = headers.contains_key(&SHADOW);
     let fresh = |value: &HeaderValue| {
         let directives = value.to_str().unwrap_or("").split(',').map(str::trim);
         let mut directives = directives.map(|one| one.split('=').next().unwrap_or(one));
         directives.any(|one| ["no-cache", "no-store"].iter().any(|no| one.eq_ignore_ascii_case(no)))
     };
     context.no_cache = headers.get_all(CACHE_CONTROL).iter().any(fresh);
-    let routes = router.routes();
-    for key in routes.wanted() {
-        let value = match key {
-            StickyKey::Header(name) => headers.get(name.as_str()).and_then(|v| v.to_str().ok()),
-            StickyKey::Cookie(name) => cookie(headers, name),
-            StickyKey::Caller | StickyKey::Field(_) => None,
-        };
-        if let Some(value) = value.filter(|value| !value.is_empty() && value.len() <= LONGEST) {
-            context.attributes.push(Attribute { key: key.clone(), value: value.into() });
+    router.with_routes(|routes| {
+        for key in routes.wanted() {
+            let value = match key {
+                StickyKey::Header(name) => headers.get(name.as_str()).and_then(|v| v.to_str().ok()),
+                StickyKey::Cookie(name) => cookie(headers, name),
+                StickyKey::Caller | StickyKey::Field(_) => None,
+            };
+            if let Some(value) = value.filter(|value| !value.is_empty() && value.len() <= LONGEST) {
+                context.attributes.push(Attribute { key: key.clone(), value: value.into() });
+            }
         }
-    }
+    });
     Ok(())
 }
 

@@ -91,7 +91,11 @@ impl RouteSpec {
                 return error(format!("'{}' is a target twice: add the weights", target.to));
             }
         }
-        if self.targets.iter().all(|target| target.weight == 0.0) {
+        let sum: f64 = self.targets.iter().map(|target| target.weight).sum();
+        if !sum.is_finite() {
+            return error("the weights of a route are too large to be added".to_owned());
+        }
+        if sum == 0.0 {
             return error("the weights of a route must not all be 0".to_owned());
         }
         if let SplitPolicy::EpsilonGreedy { epsilon } = self.policy

@@ -46,7 +46,7 @@ impl Text {
         let name = "outhaul_route_requests_total";
         self.family(name, "counter", "Requests by route and variant.");
         for (labels, counts) in &counts {
-            self.sample(name, &format!("{labels},outcome=\"ok\""), counts.latency.total());
+            self.sample(name, &format!("{labels},outcome=\"ok\""), counts.answered());
             self.sample(name, &format!("{labels},outcome=\"failed\""), counts.failed);
             self.sample(name, &format!("{labels},outcome=\"caller_error\""), counts.refused);
         }

@@ -12,13 +12,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use hyper::Method;
-use outhaul::types::{Destination, ModelName};
+use outhaul::types::ModelName;
 use outhaul_rollout::guard::Guard;
 use outhaul_rollout::world::RolloutSpec;
 use serde_json::{Value, json};
 
 use super::remote_server::{Ask, Form, Server, columns};
-use super::route::{model_name, read_declaration, tell};
+use super::route::{destination, model_name, read_declaration, tell};
 use super::write_json;
 
 /// How often `status --watch` asks.
@@ -212,14 +212,6 @@ impl Start {
         }
         Ok(serde_json::from_value(spec)?)
     }
-}
-
-/// Reads a candidate: a version or label of the route's own model, or a whole destination.
-fn destination(route: &ModelName, text: &str) -> Result<Destination> {
-    let of_route = format!("{route}@{text}");
-    let is_version = text.bytes().all(|byte| byte.is_ascii_digit());
-    let text = if is_version { &of_route } else { text };
-    Ok(text.parse()?)
 }
 
 impl Status {

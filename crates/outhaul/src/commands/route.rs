@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use hyper::Method;
 use outhaul::types::{Destination, ModelName, RouteSpec, StickyKey, TargetSpec};
@@ -56,10 +56,10 @@ struct Show {
     ask: Ask,
 }
 
-/// Makes or changes a route.
+/// Makes a route, or changes where it leads; what is not mentioned stays as it is.
 ///
-/// A target is a destination (NAME, NAME@VERSION, NAME@LABEL or the URL of a model elsewhere) and,
-/// after =, its weight; without weights all targets get the same share. What a route can do beside
+/// A target is a destination (VERSION, NAME, NAME@VERSION, NAME@LABEL or the URL of a model
+/// elsewhere) and, after =, its weight; without weights all targets get the same share. What a route can do beside
 /// that (shadow, fallback, pinned callers, policies) is told in a file.
 #[derive(Debug, Parser)]
 #[command(after_help = "Examples:
@@ -72,8 +72,8 @@ struct Set {
     route: ModelName,
 
     /// Where its requests go
-    #[arg(value_name = "TARGET[=WEIGHT]", required_unless_present = "file", value_parser = target)]
-    targets: Vec<TargetSpec>,
+    #[arg(value_name = "TARGET[=WEIGHT]", required_unless_present = "file")]
+    targets: Vec<String>,
 
     /// What ties a caller to one variant: caller, header:NAME, cookie:NAME or field:NAME
     #[arg(long, value_name = "KEY")]
@@ -113,21 +113,28 @@ struct Delete {
     ask: Ask,
 }
 
+/// Reads a destination: a version of the route's own model, or a whole destination.
+pub(super) fn destination(route: &ModelName, text: &str) -> Result<Destination> {
+    let is_version = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let of_route = format!("{route}@{text}");
+    Ok(if is_version { of_route.parse()? } else { text.parse()? })
+}
+
 pub(super) fn model_name(text: &str) -> Result<ModelName, String> {
     ModelName::new(text).map_err(|error| error.to_string())
 }
 
-fn target(text: &str) -> Result<TargetSpec, String> {
+/// Reads a target; a bare number is a version of the route's own model.
+fn target(route: &ModelName, text: &str) -> Result<TargetSpec> {
     // A URL may hold '=' in no place that is allowed, so the last one parts the weight.
     let (to, weight) = match text.rsplit_once('=') {
         None => (text, 1.0),
         Some((to, weight)) => {
             let number = weight.trim_end_matches('%').parse::<f64>();
-            (to, number.map_err(|_| format!("'{weight}' is no weight"))?)
+            (to, number.with_context(|| format!("'{weight}' is no weight"))?)
         }
     };
-    let to: Destination = to.parse().map_err(|error| format!("{error}"))?;
-    Ok(TargetSpec { to, weight })
+    Ok(TargetSpec { to: destination(route, to)?, weight })
 }
 
 impl Route {
@@ -172,23 +179,41 @@ impl Show {
 
 impl Set {
     async fn run(&self, out: &mut impl Write) -> Result<()> {
-        let spec = self.spec()?;
+        let server = Server::new(&self.ask.url)?;
         let path = format!("/v1/routes/{}", self.route);
+        let spec = match &self.file {
+            Some(file) => read_declaration(file)?,
+            None => self.changed(present(&server, &path).await?)?,
+        };
         let body = serde_json::to_value(spec)?;
-        let set = Server::new(&self.ask.url)?.json(Method::PUT, &path, Some(&body)).await?;
+        let set = server.json(Method::PUT, &path, Some(&body)).await?;
         tell(out, &self.ask, &set)
     }
 
-    fn spec(&self) -> Result<RouteSpec> {
-        let Some(file) = &self.file else {
-            let targets = self.targets.clone();
-            let first = targets.first().map(|target| target.to.clone());
-            let first = first.context("a route needs a target")?;
-            let (sticky, feedback) = (self.sticky.clone(), self.feedback);
-            return Ok(RouteSpec { targets, sticky, feedback, ..RouteSpec::to(first) });
+    /// Makes the route of the flags out of what it is now; what they do not mention stays.
+    fn changed(&self, present: Option<RouteSpec>) -> Result<RouteSpec> {
+        let targets: Vec<TargetSpec> =
+            self.targets.iter().map(|text| target(&self.route, text)).collect::<Result<_>>()?;
+        let first = targets.first().map(|target| target.to.clone());
+        let present = match (present, first) {
+            (Some(present), _) => present,
+            (None, Some(first)) => RouteSpec::to(first),
+            (None, None) => bail!("a route needs a target"),
         };
-        read_declaration(file)
+        let sticky = self.sticky.clone().or(present.sticky);
+        let feedback = self.feedback || present.feedback;
+        Ok(RouteSpec { targets, sticky, feedback, ..present })
     }
+}
+
+/// Returns a route as it is now, where there is one.
+async fn present(server: &Server, path: &str) -> Result<Option<RouteSpec>> {
+    let answer = server.ask(Method::GET, path, None).await?;
+    if !answer.is_ok {
+        return Ok(None);
+    }
+    let mut route: Value = serde_json::from_str(&answer.body).context("the answer is no JSON")?;
+    serde_json::from_value(route["spec"].take()).map(Some).context("the answer is no route")
 }
 
 /// Reads a declaration from a file: JSON where its name says so, else TOML.
@@ -315,12 +340,17 @@ mod tests {
 
     #[test]
     fn targets_are_read() {
-        let read = |text: &str| target(text).map(|target| (target.to.to_string(), target.weight));
-        assert_eq!(read("reviews@3"), Ok(("reviews@3".to_owned(), 1.0)));
-        assert_eq!(read("reviews@3=12.5"), Ok(("reviews@3".to_owned(), 12.5)));
-        assert_eq!(read("reviews=90%"), Ok(("reviews".to_owned(), 90.0)));
+        let reviews = ModelName::new("reviews").unwrap();
+        let target = |text: &str| target(&reviews, text);
+        let read = |text: &str| {
+            let target = target(text).unwrap();
+            (target.to.to_string(), target.weight)
+        };
+        assert_eq!(read("reviews@3"), ("reviews@3".to_owned(), 1.0));
+        assert_eq!(read("3=12.5"), ("reviews@3".to_owned(), 12.5));
+        assert_eq!(read("reviews=90%"), ("reviews".to_owned(), 90.0));
         let url = "http://other:8080/v2/models/reviews";
-        assert_eq!(read(&format!("{url}=2")), Ok((url.to_owned(), 2.0)));
+        assert_eq!(read(&format!("{url}=2")), (url.to_owned(), 2.0));
         for text in ["", "=1", "reviews=", "reviews=much", "a b=1"] {
             assert!(target(text).is_err(), "{text}");
         }

@@ -73,6 +73,9 @@ impl Traffic {
             let Some(decision) = decide(&known.world, input, self.now())? else {
                 return Ok(self.applied(Vec::new()));
             };
+            if let Input::Command { command, .. } = input {
+                sync::check_size(command, &known.world, &decision.world)?;
+            }
             let records = self.records(&decision)?;
             match self.write(talk, &known, &decision, &records).await? {
                 Written::Done => return Ok(self.applied(decision.entries)),

@@ -146,11 +146,17 @@ impl Books for Memory {
         before: Option<&'a str>,
         limit: u32,
     ) -> Answer<'a, Vec<(String, String)>> {
-        let mut records = self.of(space);
-        records.retain(|(key, _)| before.is_none_or(|before| key.as_str() < before));
-        records.reverse();
-        records.truncate(limit as usize);
-        self.answer(records)
+        let from = (space.to_owned(), String::new());
+        let end = match before {
+            Some(before) => (space.to_owned(), before.to_owned()),
+            // The space that would come next.
+            None => (format!("{space}\0"), String::new()),
+        };
+        let last = self.with(|records| {
+            let last = records.range(from..end).rev().take(limit as usize);
+            last.map(|((_, key), value)| (key.clone(), value.clone())).collect()
+        });
+        self.answer(last)
     }
 
     fn delete<'a>(&'a self, space: &'a str, key: &'a str) -> Answer<'a, bool> {

@@ -21,6 +21,9 @@ use crate::world::Rollout;
 
 const LEASE: &str = "lease";
 
+/// How often something is removed from a journal that is too long.
+const TRIM: Duration = Duration::from_secs(60);
+
 /// Runs until it is told to stop or nobody holds `traffic` any more.
 pub(super) async fn run(traffic: Weak<Traffic>, mut stopped: signal::Receiver<bool>) {
     let Some(interval) = traffic.upgrade().map(|traffic| traffic.config.interval) else { return };
@@ -46,6 +49,7 @@ struct Open {
 impl Traffic {
     async fn round(&self) {
         self.let_go();
+        self.catch_up();
         let Ok(mut talk) = self.turn().await else { return };
         let talk = &mut *talk;
         let mut is_there = self.read(talk).await.is_ok();
@@ -63,6 +67,12 @@ impl Traffic {
             if is_holder && is_due(talk.advised_at, self.config.advise) {
                 talk.advised_at = Some(now);
                 self.ask_advisors(talk).await;
+            }
+            if is_holder && is_due(talk.trimmed_at, TRIM) {
+                talk.trimmed_at = Some(now);
+                if let Err(error) = self.trim_journal(talk).await {
+                    tracing::warn!(error = error_chain(&error), "the journal is not trimmed yet");
+                }
             }
             if is_there {
                 self.clear_ended().await;
@@ -151,8 +161,11 @@ impl Traffic {
     /// Takes or renews the lease, and returns whether this replica has it.
     async fn holds_lease(&self, talk: &mut Talk, now: Instant) -> bool {
         let had = talk.is_holder;
-        talk.is_holder =
-            sync::needs_lease(&self.world()) && self.take_lease(talk, now).await.unwrap_or(false);
+        let world = self.world();
+        // Each generation has an entry at least.
+        let is_long = world.generation >= self.config.journal as u64;
+        talk.is_holder = (is_long || sync::needs_lease(&world))
+            && self.take_lease(talk, now).await.unwrap_or(false);
         if talk.is_holder && !had {
             tracing::info!(
                 replica = self.config.replica,

@@ -104,12 +104,14 @@ fn a_probe_that_is_given_up_lets_another_try() {
 
 #[test]
 fn a_full_queue_and_a_callers_mistake_say_nothing() {
-    let badly: Vec<ErrorKind> =
-        ErrorKind::ALL.into_iter().filter(|kind| Fared::of(Err(*kind)) == Fared::Badly).collect();
+    let badly: Vec<ErrorKind> = ErrorKind::ALL
+        .into_iter()
+        .filter(|kind| Fared::of(Err(*kind), A_CHANCE) == Fared::Badly)
+        .collect();
     use ErrorKind::{DeadlineExceeded, EngineFailed, Internal, NotFound, NotReady, Unavailable};
     let expected = [NotFound, NotReady, DeadlineExceeded, EngineFailed, Unavailable, Internal];
     assert_eq!(badly, expected);
-    assert_eq!(Fared::of(Ok(())), Fared::Well);
+    assert_eq!(Fared::of(Ok(()), Duration::ZERO), Fared::Well);
 }
 
 #[test]

@@ -5,6 +5,8 @@
 //!
 //! Where the time went is told along the longest way: of each step and of those that it waited for, the one that
 //! ended last, and so on to the front. Time that several steps spent side by side is thus counted once.
+//!
+//! An answer to which a step's fallback contributed is a fallback's answer itself, and says so by the first such step.
 
 use std::pin::Pin;
 use std::time::Instant;
@@ -15,7 +17,7 @@ use futures_util::stream::FuturesUnordered;
 use outhaul_pipeline::{Action, Outcome, Plan, Reference, Run, Slot};
 use outhaul_types::{
     BoundInputs, CacheStatus, Destination, InferRequest, InferResponse, NamedTensor, Parameters,
-    RequestContext, RequestedOutput, Tensor, Timings, VersionChoice,
+    RequestContext, RequestedOutput, Tensor, Timings, VersionChoice, Via,
 };
 use smallvec::SmallVec;
 
@@ -33,6 +35,8 @@ struct Given {
     /// Where the time went up to its end.
     way: Timings,
     ended: Instant,
+    /// How the answer came about, where that is worth telling.
+    via: Option<Box<Via>>,
 }
 
 struct Carrier<'r> {
@@ -85,7 +89,7 @@ pub(super) async fn carry(
         timings,
         tokens: carrier.tokens,
         cache: CacheStatus::Off,
-        via: None,
+        via: carrier.via(),
     };
     Ok((response, rows))
 }
@@ -232,7 +236,18 @@ impl<'r> Carrier<'r> {
         }
         let waited_for = planned.feeds.iter().flat_map(|feed| &feed.from).chain(&planned.looks_at);
         let way = sum(&self.longest(waited_for.copied()), &response.timings);
-        Ok(Given { tensors, way, ended: Instant::now() })
+        Ok(Given { tensors, way, ended: Instant::now(), via: response.via })
+    }
+
+    /// Tells of the first step that somebody else answered in its model's place.
+    fn via(&self) -> Option<Box<Via>> {
+        let mut steps = self.plan().steps().iter().zip(&self.given);
+        steps.find_map(|(step, given)| {
+            let via = given.as_ref()?.via.as_ref()?;
+            let fallback = format!("{}: {}", step.name, via.fallback.as_ref()?);
+            let cause = via.cause;
+            Some(Box::new(Via { fallback: Some(fallback.into()), cause, ..Via::default() }))
+        })
     }
 
     /// Where the time went up to the last of these.

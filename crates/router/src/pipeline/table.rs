@@ -2,10 +2,11 @@
 //!
 //! Invariant: a table says what follows from one snapshot of the catalog and one table of routes. A pipeline is
 //! checked anew when what it is declared as or what one of its models takes and gives is another value than before,
-//! and not otherwise; models that sleep are taken to be as they were.
+//! and not otherwise; models that sleep are taken to be as they were. While one thread builds a table, requests are
+//! answered by the one before: nobody waits but who asks for a pipeline that it lacks.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -111,23 +112,52 @@ impl Held {
 }
 
 impl Pipelines {
-    /// Returns the table that follows from what the router knows now.
+    /// Returns the table that follows from what the router knows now, or the one before while another thread
+    /// builds that.
     pub(crate) fn table(&self, router: &Router) -> Arc<Table> {
-        let now = || (router.catalog.generation(), router.routes.load().generation());
         let table = self.table.load_full();
-        if table.seen == Some(now()) {
+        if table.seen == Some(seen(router)) {
             return table;
         }
         // A poisoned lock guards no data: the last table is whole.
+        let _building = match self.building.try_lock() {
+            Ok(building) => building,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return table,
+        };
+        self.renewed(router)
+    }
+
+    /// Returns the table that follows from what the router knows now, and waits for whoever builds it.
+    pub(crate) fn newest(&self, router: &Router) -> Arc<Table> {
         let _building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        self.renewed(router)
+    }
+
+    /// Returns one pipeline. Where there is none of this name, that is known without a table.
+    pub(crate) fn get(&self, router: &Router, name: &str) -> Option<Arc<Held>> {
+        if !router.has_pipeline(name) {
+            return None;
+        }
+        let known = self.table(router).get(name).map(Arc::clone);
+        known.or_else(|| self.newest(router).get(name).map(Arc::clone))
+    }
+
+    /// Builds the table of now, unless it is there. Only who holds `building` may call this.
+    fn renewed(&self, router: &Router) -> Arc<Table> {
         let before = self.table.load_full();
-        if before.seen == Some(now()) {
+        if before.seen == Some(seen(router)) {
             return before;
         }
         let table = Arc::new(build(router, &before));
         self.table.store(Arc::clone(&table));
         table
     }
+}
+
+/// The numbers of what a table of now follows from.
+fn seen(router: &Router) -> (u64, u64) {
+    (router.catalog.generation(), router.routes.load().generation())
 }
 
 fn build(router: &Router, before: &Table) -> Table {
@@ -364,5 +394,74 @@ fn describe(name: &ModelName, plan: &Plan) -> ModelDescription {
         max_delay: Duration::ZERO,
         instances: 0,
         threads: 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use outhaul_monitor::Monitor;
+    use outhaul_pipeline::{OutputSpec, PipelineSpec, Reference, StepSpec};
+    use outhaul_repository::{Catalog, PipelineEntries};
+
+    use super::*;
+
+    /// A pipeline whose model is nowhere.
+    fn entry() -> PipelineEntry {
+        let step = StepSpec {
+            name: "a".into(),
+            model: "nowhere".parse().unwrap(),
+            when: None,
+            eager: false,
+            inputs: vec![("x".into(), vec![Reference::parse("x", &[])])],
+            outputs: Vec::new(),
+        };
+        let output = OutputSpec { name: "o".into(), from: vec![Reference::parse("a.y", &[])] };
+        let (steps, outputs) = (vec![step], vec![output]);
+        let outline = Outline::of(PipelineSpec { steps, outputs, ..PipelineSpec::default() });
+        PipelineEntry {
+            outline: Ok(Arc::new(outline.unwrap())),
+            last_error: None,
+            source: "test".into(),
+            place: "p/pipeline.toml".into(),
+        }
+    }
+
+    fn declare(router: &Router, names: &[&str]) {
+        let entries = names.iter().map(|name| (ModelName::new(name).unwrap(), entry()));
+        let entries: PipelineEntries = entries.collect();
+        router.catalog.update(|draft| draft.set_pipelines(Arc::new(entries)));
+    }
+
+    #[test]
+    fn while_a_table_is_built_only_a_pipeline_that_is_new_waits() {
+        let router = Router::new(Arc::new(Catalog::new()), Arc::new(Monitor::new()));
+        let router = Arc::new(router);
+        declare(&router, &["old", "gone"]);
+        let before = router.pipelines.table(&router);
+        let building = router.pipelines.building.lock().unwrap();
+        declare(&router, &["new", "old"]);
+        let (tell, told) = mpsc::channel();
+        let asking = std::thread::spawn({
+            let router = Arc::clone(&router);
+            move || {
+                let has = |name: &str| router.pipelines.get(&router, name).is_some();
+                tell.send(("old", has("old"))).unwrap();
+                tell.send(("gone", has("gone"))).unwrap();
+                tell.send(("unknown", has("unknown"))).unwrap();
+                tell.send(("ready", router.is_ready())).unwrap();
+                tell.send(("new", has("new"))).unwrap();
+            }
+        });
+        let patience = Duration::from_secs(20);
+        for expected in [("old", true), ("gone", false), ("unknown", false), ("ready", true)] {
+            assert_eq!(told.recv_timeout(patience), Ok(expected), "nobody waits for the table");
+        }
+        assert!(Arc::ptr_eq(&router.pipelines.table.load_full(), &before), "nothing was built");
+        drop(building);
+        assert_eq!(told.recv_timeout(patience), Ok(("new", true)));
+        asking.join().unwrap();
+        assert!(router.pipelines.table(&router).get("gone").is_none());
     }
 }

@@ -17,6 +17,7 @@ const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static("x-request-timeout-m
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const DEPTH: HeaderName = HeaderName::from_static("x-outhaul-depth");
+const SHADOW: HeaderName = HeaderName::from_static("x-outhaul-shadow");
 const PRIORITY: HeaderName = HeaderName::from_static("x-outhaul-priority");
 
 /// The longest body of an answer, in bytes.
@@ -82,6 +83,10 @@ impl Headers {
     pub(super) fn of(context: &RequestContext) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(DEPTH, HeaderValue::from(u16::from(context.depth.saturating_add(1))));
+        if context.shadow {
+            // A copy is neither copied nor kept over there.
+            headers.insert(SHADOW, HeaderValue::from_static("1"));
+        }
         // An id that is no header's value stays here.
         if let Ok(id) = HeaderValue::from_str(&context.id)
             && !id.is_empty()

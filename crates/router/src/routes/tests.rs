@@ -51,11 +51,33 @@ fn shares_are_kept_over_100_000_requests() {
             by_key[dealt(&sticky, &request(), &by(&format!("caller-{number}")))] += 1;
         }
         for (index, share) in loose.spec().shares().into_iter().enumerate() {
-            for (how, counts, most) in [("turn", &by_turn, 0.0001), ("key", &by_key, 0.005)] {
+            for (how, counts, most) in [("turn", &by_turn, 0.001), ("key", &by_key, 0.005)] {
                 let error = (counts[index] as f64 / REQUESTS as f64 - share).abs();
                 assert!(error < most, "{weights:?} by {how}: variant {index} is off by {error}");
             }
         }
+    }
+}
+
+#[test]
+fn what_one_route_deals_says_nothing_of_another() {
+    let name = |text| ModelName::new(text).unwrap();
+    let half = spec(&[("a@1", 1.0), ("a@2", 1.0)]);
+    for (left, right) in [("reviews", "iris"), ("a", "b"), ("search", "rank")] {
+        let routes = BTreeMap::from([(name(left), half.clone()), (name(right), half.clone())]);
+        let table =
+            RouteTable::build(1, &routes, &RouteTable::default(), &TrafficMetrics::default());
+        let (left, right) = (table.route(left).unwrap(), table.route(right).unwrap());
+        let shadow = Pace::of_shadow("a@2");
+        let (mut together, mut shadowed) = (0, 0);
+        let nobody = RequestContext::default();
+        for number in 0..10_000_u64 {
+            let dealt_left = dealt(left, &request(), &nobody);
+            together += usize::from(dealt_left == dealt(right, &request(), &nobody));
+            shadowed += usize::from(dealt_left == 0 && shadow.point(number) < 1 << 63);
+        }
+        assert!((4_800..5_200).contains(&together), "{}: {together}", left.name());
+        assert!((2_300..2_700).contains(&shadowed), "{}: {shadowed}", left.name());
     }
 }
 

@@ -172,7 +172,13 @@ impl GrpcInferenceService for Inference {
             .map(move |message| {
                 let (service, caller) = (service.clone(), caller.clone());
                 // The caller's deadline is that of the stream, the server's that of each message.
-                let caller = caller.within(service.base.request_timeout, Instant::now());
+                let mut caller = caller.within(service.base.request_timeout, Instant::now());
+                // Outcomes are joined to messages by their own ids, where they have any.
+                if let Ok(message) = &message
+                    && !message.id.is_empty()
+                {
+                    caller.context.id = message.id.as_str().into();
+                }
                 async move {
                     match message {
                         Ok(message) => Ok(service.infer_in_stream(message, &caller).await),

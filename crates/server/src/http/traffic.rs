@@ -16,6 +16,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::routing::{get, post};
 use bytes::Bytes;
@@ -216,9 +217,11 @@ struct Which {
 
 async fn journal(
     State(shared): App,
-    Query(Which { route, limit }): Query<Which>,
+    which: Result<Query<Which>, QueryRejection>,
     asked: Asked,
 ) -> Handled {
+    let Query(Which { route, limit }) =
+        which.map_err(|error| Failure::bad_request(error.body_text()))?;
     let limit = limit.unwrap_or(ENTRIES).clamp(1, MOST_ENTRIES);
     let entries = traffic(&shared)?.journal(route.as_deref(), limit).await;
     let entries = entries.map_err(|error| failure(&shared.app, "admin", &asked.id, &error))?;

@@ -57,6 +57,7 @@ fn a_route_that_cannot_be_is_refused() {
         vec![to("a", 0.0)],
         vec![to("a", -1.0)],
         vec![to("a", f64::NAN)],
+        vec![to("a", f64::MAX), to("b", f64::MAX)],
         vec![to("a", 1.0), to("a", 2.0)],
     ] {
         assert!(route(targets.clone()).check().is_err(), "{targets:?}");

@@ -156,8 +156,10 @@ fn check(world: &World, ready: &BTreeSet<String>) {
             Phase::Stepping | Phase::Paused => {
                 assert!(ready.contains(&rollout.id), "{name}: a split names it before it is ready");
                 assert!((share - rollout.share()).abs() < 1e-9, "{name}: {share}");
-                let kept = world.kept();
-                assert!(rollout.before.destinations().all(|to| kept.contains(to)), "{name}");
+                let held = crate::sync::held(world);
+                let exact = rollout.before.destinations().filter_map(Destination::exact);
+                let mut exact = exact.map(|(name, version)| (name.clone(), version));
+                assert!(exact.all(|version| held.contains(&version)), "{name}");
             }
             Phase::Promoted | Phase::RolledBack | Phase::Aborted => {}
         }

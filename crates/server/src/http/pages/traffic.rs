@@ -138,7 +138,7 @@ fn row(variant: &Variant) -> Markup {
         tr {
             td { (variant.name) }
             td class="number" { (format!("{:.1}%", variant.share * 100.0)) }
-            td class="number" { (counts.latency.total()) }
+            td class="number" { (counts.answered()) }
             td class={ "number" @if counts.failed > 0 { " bad" } } { (counts.failed) }
             td class="number" { (latency(0.5).unwrap_or_default()) }
             td class="number" { (latency(0.99).unwrap_or_default()) }

@@ -35,14 +35,15 @@ pub(in crate::http) fn route(route: &Route) -> Json {
 }
 
 fn variant(variant: &Variant) -> Json {
-    let VariantCounts { latency, failed, refused } = variant.metrics.counts();
-    let quantile = |quantile| latency.quantile(quantile).map(milliseconds);
+    let counts = variant.metrics.counts();
+    let quantile = |quantile| counts.latency.quantile(quantile).map(milliseconds);
     json!({
         "name": variant.name,
         "share": variant.share,
-        "answered": latency.total(),
-        "failed": failed,
-        "caller_errors": refused,
+        "answered": counts.answered(),
+        "cached": counts.cached,
+        "failed": counts.failed,
+        "caller_errors": counts.refused,
         "p50_ms": quantile(0.5),
         "p99_ms": quantile(0.99),
     })
@@ -102,7 +103,8 @@ pub(in crate::http) fn share(status: &RolloutStatus) -> f64 {
 fn counted(counts: &VariantCounts) -> Json {
     let quantile = |quantile| counts.latency.quantile(quantile).map(milliseconds);
     json!({
-        "answered": counts.latency.total(),
+        "answered": counts.answered(),
+        "cached": counts.cached,
         "failed": counts.failed,
         "caller_errors": counts.refused,
         "p50_ms": quantile(0.5),
