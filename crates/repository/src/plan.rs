@@ -13,7 +13,10 @@
 //!    and held versions at once; and so is a new edition or version of a model that is in memory, which
 //!    replaces it.
 //! 3. A version that is no longer wanted **goes** once nothing that is wanted of its model is on its
-//!    way. The last version of a model that answers goes only when the model is gone or unloaded.
+//!    way. The last version of a model that answers goes only when the model is gone or unloaded. A held
+//!    version that is in memory stays though its files are gone, or those of the whole model: it goes when it
+//!    is no longer held, when the model is unloaded, or when a pipeline takes the model's name. Once out of
+//!    memory (after a restart, say) it cannot come back, so the loss is a problem as soon as it is seen.
 //! 4. Without a budget every load **starts**. With one, a load starts where a place is free and what
 //!    is in memory (what still drains included) is within it and will be, but for this one load. To make room the
 //!    version that was used longest ago is **evicted**, except pinned and held ones, those that have not
@@ -150,9 +153,10 @@ fn choose(
     chosen
 }
 
-/// Returns the versions that ought to be loadable now.
+/// Returns the versions that ought to be loadable now, and those that are held and outlive their files.
 fn wanted(policy: &Policy, record: &ModelRecord, now: Instant) -> BTreeSet<ModelVersion> {
     let mut versions = chosen(record, now);
+    versions.extend(record.orphans());
     versions.retain(|version| is_asked_for(policy, record, *version));
     versions
 }

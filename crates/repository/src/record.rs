@@ -115,6 +115,8 @@ impl VersionRecord {
 pub(crate) struct ModelRecord {
     /// `None` where no source holds it any more.
     pub(crate) found: Option<FoundModel>,
+    /// The source that it was lost from, unless a pipeline has its name since.
+    pub(crate) lost_from: Option<usize>,
     pub(crate) asked: Option<Asked>,
     /// What routes and roll-outs lead to.
     pub(crate) held: BTreeSet<ModelVersion>,
@@ -126,6 +128,32 @@ pub(crate) struct ModelRecord {
 impl ModelRecord {
     pub(crate) fn version(&self, version: ModelVersion) -> Option<&VersionRecord> {
         self.versions.get(&version)
+    }
+
+    /// Notes that no source holds the model any more.
+    pub(crate) fn lose(&mut self) {
+        if let Some(found) = self.found.take() {
+            self.lost_from = Some(found.source);
+        }
+    }
+
+    /// Notes that a pipeline has the name now: nothing of the model may answer to it.
+    pub(crate) fn give_way(&mut self) {
+        (self.found, self.lost_from) = (None, None);
+    }
+
+    /// Returns the index of the source that holds it, or held it last.
+    pub(crate) fn source(&self) -> Option<usize> {
+        self.found.as_ref().map(|found| found.source).or(self.lost_from)
+    }
+
+    /// Returns what is held and answers although its files are gone.
+    pub(crate) fn orphans(&self) -> impl Iterator<Item = ModelVersion> {
+        let is_there = |version: &ModelVersion| {
+            self.found.as_ref().is_some_and(|found| found.versions.contains_key(version))
+        };
+        let held = self.held.iter().copied().filter(|_| self.source().is_some());
+        held.filter(move |version| self.is_serving(*version) && !is_there(version))
     }
 
     pub(crate) fn is_serving(&self, version: ModelVersion) -> bool {

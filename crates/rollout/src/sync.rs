@@ -169,11 +169,7 @@ pub(crate) fn is_taken_back(world: &World, route: &ModelName, led: &RouteSpec) -
 const WORLD_LIMIT: usize = 768 << 10;
 
 /// Refuses a command that would make the world larger than the store could keep through all that may come.
-pub(crate) fn check_size(
-    command: &Command,
-    before: &World,
-    after: &World,
-) -> Result<(), Refusal> {
+pub(crate) fn check_size(command: &Command, before: &World, after: &World) -> Result<(), Refusal> {
     let grows = match command {
         Command::SetRoute { .. }
         | Command::Declare { .. }

@@ -151,6 +151,12 @@ pub enum TrafficError {
         /// What is wrong with them, for operators.
         reason: String,
     },
+    /// The targets of a route cannot answer each other's callers.
+    #[error("{reason}; so the route stays as it is")]
+    Misfit {
+        /// What would break whom.
+        reason: String,
+    },
     /// A route would lead to what does not answer.
     #[error("'{to}' does not answer, so the route stays as it is: {reason}")]
     NotReady {
@@ -168,7 +174,8 @@ impl Classify for TrafficError {
             TrafficError::Unavailable { .. } => ErrorKind::Unavailable,
             TrafficError::Contended
             | TrafficError::NotUnderstood { .. }
-            | TrafficError::NotReady { .. } => ErrorKind::Conflict,
+            | TrafficError::NotReady { .. }
+            | TrafficError::Misfit { .. } => ErrorKind::Conflict,
         }
     }
 }

@@ -19,6 +19,7 @@ use outhaul_rollout::plan::Command;
 use outhaul_rollout::traffic::{Traffic, TrafficConfig, TrafficError};
 use outhaul_rollout::world::{Phase, RolloutSpec};
 use outhaul_router::{CacheSupport, Declared, Router, ServedVersion, Standing, VersionPlan};
+use outhaul_state::Store;
 use outhaul_types::{
     BoundInputs, DataType, Destination, Dimension, InferRequest, ModelManifest, ModelName,
     ModelSignature, ModelVersion, NamedTensor, RequestContext, RouteSpec, ShapePattern, Tensor,
@@ -136,7 +137,6 @@ fn plan(order: &LoadOrder<()>) -> VersionPlan {
         cache: CacheSupport::default(),
         engine_reason: String::new(),
         cores: NonZeroUsize::MIN,
-        cache: Default::default(),
     }
 }
 
@@ -181,6 +181,11 @@ fn to(version: u64) -> Destination {
 
 impl Running {
     async fn start() -> Self {
+        Running::start_on(None, PATIENCE).await
+    }
+
+    /// `warm` is how long a route waits for what it names.
+    async fn start_on(store: Option<Store>, warm: Duration) -> Self {
         let (catalog, monitor) = (Arc::new(Catalog::new()), Arc::new(Monitor::new()));
         let gate = Arc::new(Gate::default());
         let config = RepositoryConfig {
@@ -205,9 +210,11 @@ impl Running {
             interval: ms(2),
             observe: ms(5),
             linger: LINGER,
-            ..TrafficConfig::new("a")
+            warm,
+            // One process has one number, and there are several replicas in it.
+            ..TrafficConfig::new(format!("{:p}", Arc::as_ptr(&gate)))
         };
-        let traffic = Traffic::start(config, Arc::clone(&router), None).await.unwrap();
+        let traffic = Traffic::start(config, Arc::clone(&router), store).await.unwrap();
         let running = Running { router, traffic, gate };
         // The fourth fails, and the third stands in for it.
         running.eventually("the third answers", |running| running.is_ready(3)).await;
@@ -245,6 +252,14 @@ impl Running {
 
     fn phase(&self) -> Phase {
         self.traffic.world().rollouts[&name()].phase
+    }
+
+    /// Whether the world's route leads there, and whether requests are led there.
+    fn leads_to(&self, version: u64) -> (bool, bool) {
+        let (world, table) = (self.traffic.world(), self.router.routes());
+        let is_it = |spec: &RouteSpec| spec.targets[0].to == to(version);
+        let asked = world.routes.get(&name()).is_some_and(|record| is_it(&record.spec));
+        (asked, table.route("reviews").is_some_and(|route| is_it(route.spec())))
     }
 }
 
@@ -327,4 +342,73 @@ async fn no_request_fails_while_routes_swing() {
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     assert!(client.await.unwrap() > 0);
+}
+
+fn set(version: u64) -> Command {
+    Command::SetRoute { route: name(), spec: RouteSpec::to(to(version)) }
+}
+
+/// Two replicas on one store whose route leads to version 1, which both have in memory. The first one loads
+/// version 2 at once; the second one waits for `warm` for what others name.
+async fn two(folder: &Path, warm: Duration) -> [Running; 2] {
+    let url = folder.join("state.db").display().to_string();
+    let first = Running::start_on(Some(Store::open(&url).await.unwrap()), PATIENCE).await;
+    let second = Running::start_on(Some(Store::open(&url).await.unwrap()), warm).await;
+    first.gate.open();
+    first.command(set(1)).await.unwrap();
+    let is_led = |running: &Running| running.leads_to(1).1 && running.is_ready(1);
+    second.eventually("the other replica is led to the first version", is_led).await;
+    [first, second]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_on_another_replica_go_by_the_route_before_until_the_new_version_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = two(folder.path(), PATIENCE).await;
+    first.command(set(2)).await.unwrap();
+    assert_eq!(first.answer().await, 2);
+    second.eventually("it knows of it", |running| running.leads_to(2).0).await;
+    let (known, mut asked) = (Instant::now(), 0);
+    while asked < 100 || known.elapsed() < LINGER * 3 {
+        assert_eq!(second.answer().await, 1, "the second is still being loaded here");
+        asked += 1;
+        tokio::task::yield_now().await;
+    }
+    second.gate.open();
+    while second.answer().await == 1 {
+        assert!(known.elapsed() < PATIENCE, "never: it is led to the second");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(second.leads_to(2), (true, true));
+    second.eventually("the first is let go", |running| !running.is_ready(1)).await;
+    assert_eq!(second.answer().await, 2);
+    [first, second].iter().for_each(|running| running.gate.open());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_does_not_come_is_waited_for_no_longer_than_was_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let warm = Duration::from_millis(300);
+    let [first, second] = two(folder.path(), warm).await;
+    let began = Instant::now();
+    first.command(set(2)).await.unwrap();
+    second.eventually("it goes by the new route", |running| running.leads_to(2).1).await;
+    assert!(began.elapsed() >= warm, "{:?}", began.elapsed());
+    assert!(!second.is_ready(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollback_waits_for_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = two(folder.path(), Duration::from_secs(3600)).await;
+    first.command(set(2)).await.unwrap();
+    second.eventually("it knows of it", |running| running.leads_to(2) == (true, false)).await;
+    let spec = serde_json::json!({ "to": to(3), "steps": [100.0], "every": "1h", "guards": [] });
+    let spec: RolloutSpec = serde_json::from_value(spec).unwrap();
+    let start = Command::Start { route: name(), spec, in_service: None };
+    first.command(start).await.unwrap();
+    second.eventually("it goes by the step", |running| running.leads_to(3).1).await;
+    first.command(Command::Rollback { route: name() }).await.unwrap();
+    second.eventually("the candidate is gone", |running| running.leads_to(2) == (true, true)).await;
+    assert!(!second.is_ready(2), "though what was before is not in memory here");
 }

@@ -136,6 +136,22 @@ impl Router {
             .unwrap_or_else(|| RouterError::UnknownModel { model: route.name().as_str().into() }))
     }
 
+    /// Returns why callers of one destination could not be answered by another, as far as both are in memory; `None`
+    /// where they could, or nothing is known of one of them.
+    pub fn breaks(&self, old: &Destination, new: &Destination) -> Option<String> {
+        let (before, after) = (self.in_memory(old)?, self.in_memory(new)?);
+        let breaks = before.signature.breaks(&after.signature);
+        let told = || format!("'{new}' would break callers of '{old}': {}", breaks.join(", "));
+        (!breaks.is_empty()).then(told)
+    }
+
+    /// Describes what answers at a destination, if it is in memory.
+    fn in_memory(&self, of: &Destination) -> Option<Arc<ModelDescription>> {
+        let Destination::Model { name, version } = of else { return None };
+        let served = self.catalog.resolve(name.as_str(), version).ok()?;
+        Some(Arc::clone(served.description()))
+    }
+
     /// Tells whether a destination would answer now, or once it is loaded for a request. Of a model elsewhere
     /// nothing is known before it is asked.
     ///

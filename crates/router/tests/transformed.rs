@@ -10,17 +10,18 @@ use std::sync::{Arc, Mutex};
 use outhaul_engine::{LoadError, LoadedModel, RunError, Session};
 use outhaul_monitor::Monitor;
 use outhaul_onnx::RowIndependence;
-use outhaul_repository::{Catalog, Resident, VersionState};
-use outhaul_router::{Declared, Router, RouterError, ServedVersion, VersionPlan};
+use outhaul_repository::{Catalog, ModelFacts, Resident, VersionState};
+use outhaul_router::{Declared, Router, RouterError, Served, ServedVersion, VersionPlan};
 use outhaul_transform::Transform;
 use outhaul_types::{
-    BoundInputs, Classify, DataType, Dimension, EmbeddingOutput, ErrorKind, InferRequest,
-    InferResponse, InputTransform, ModelManifest, ModelName, ModelSignature, ModelVersion,
-    NamedTensor, OutputTransform, RequestContext, RequestedOutput, ShapePattern, Strings, Tensor,
-    TensorSpec, Tensors, TextInput, TransformSpec, Truncation,
+    BoundInputs, Classify, DataType, DefaultValue, Dimension, EmbeddingOutput, ErrorKind,
+    FallbackCause, FallbackSpec, InferRequest, InferResponse, InputTransform, ModelManifest,
+    ModelName, ModelSignature, ModelVersion, NamedTensor, OutputTransform, Parameter,
+    RequestContext, RequestedOutput, ShapePattern, Strings, Tensor, TensorSpec, Tensors, TextInput,
+    TransformSpec, Truncation,
 };
 
-/// `hidden[b, s] = [input_ids[b, s], 1]`, and the shapes of what it was given.
+/// `hidden[b, s] = [input_ids[b, s], 1]`, and the shapes of what it was given. A negative id makes it fail.
 #[derive(Clone)]
 struct Ids(Arc<Mutex<Vec<Vec<usize>>>>);
 
@@ -40,6 +41,9 @@ impl Session for Ids {
         assert_eq!(ids.shape(), inputs[1].as_ref().unwrap().shape(), "the mask has its shape");
         self.0.lock().unwrap().push(ids.shape().to_vec());
         let hidden = ids.elements_of::<i64>().unwrap();
+        if hidden.iter().any(|&id| id < 0) {
+            return Err(RunError::Failed { engine: "scripted", reason: "told to".to_owned() });
+        }
         let hidden: Vec<f32> = hidden.iter().flat_map(|&id| [id as f32, 1.0]).collect();
         let shape = [ids.shape()[0], ids.shape()[1], 2];
         Ok(Tensors::from_iter([Tensor::from_vec(shape, hidden).unwrap()]))
@@ -48,6 +52,7 @@ impl Session for Ids {
 
 struct Fixture {
     router: Router,
+    catalog: Arc<Catalog<Served>>,
     given: Arc<Mutex<Vec<Vec<usize>>>>,
 }
 
@@ -110,7 +115,7 @@ impl Fixture {
         let served = ServedVersion::start(plan, &monitor).unwrap();
         let served = Arc::new(Resident::unattended(served));
         catalog.publish([(name, version, Some(VersionState::Ready(served)))]);
-        Fixture { router: Router::new(catalog, monitor), given }
+        Fixture { router: Router::new(Arc::clone(&catalog), monitor), catalog, given }
     }
 
     fn embedding() -> Option<OutputTransform> {
@@ -219,6 +224,36 @@ async fn what_the_caller_did_wrong_is_named() {
         (vec![ids("attention_mask", 1, vec![1])], &[], "missing input 'input_ids' (INT64 [-1,-1])"),
     ] {
         let error = fixture.ask(inputs, outputs).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        assert!(error.to_string().starts_with(expected), "'{error}' is not '{expected}'");
+    }
+    assert_eq!(fixture.given(), Vec::<Vec<usize>>::new(), "nothing was run");
+}
+
+#[tokio::test]
+async fn while_its_circuit_is_open_either_kind_of_names_gets_the_default() {
+    let fixture = Fixture::new(RowIndependence::Exact, Fixture::embedding(), Some(3));
+    let half = DefaultValue::One(Parameter::Float(0.5));
+    let default = [("embedding".into(), DefaultValue::Many(vec![half.clone(), half]))].into();
+    let fallback = FallbackSpec { default, ..FallbackSpec::default() };
+    let facts = ModelFacts { fallback: Some(Arc::new(fallback)), ..ModelFacts::default() };
+    fixture.catalog.update(|draft| draft.set_facts(&ModelName::new("ids").unwrap(), facts));
+    for _ in 0..40 {
+        fixture.ask(vec![ids("input_ids", 1, vec![-1])], &[]).await.unwrap();
+    }
+    fixture.given();
+    for right in [texts(&["good"]), vec![ids("input_ids", 1, vec![2])]] {
+        let answer = fixture.ask(right, &[]).await.unwrap();
+        assert_eq!(floats(answer.output("embedding").unwrap()), [0.5, 0.5]);
+        assert_eq!(answer.via.unwrap().cause, Some(FallbackCause::OpenCircuit));
+    }
+    for (wrong, outputs, expected) in [
+        (texts(&["a"; 4]), &[][..], "the request has 4 rows, and one request may have 3"),
+        (texts(&["a"]), &["logits"], "unknown output 'logits'; the model gives 'embedding'"),
+        (vec![ids("ids", 1, vec![1])], &[], "unknown input 'ids'; the model takes 'text'"),
+        (vec![ids("attention_mask", 1, vec![1])], &[], "missing input 'input_ids' (INT64 [-1,-1])"),
+    ] {
+        let error = fixture.ask(wrong, outputs).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
         assert!(error.to_string().starts_with(expected), "'{error}' is not '{expected}'");
     }

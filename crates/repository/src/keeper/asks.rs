@@ -141,8 +141,10 @@ impl<L: Loader> Keeper<L> {
 
     pub(super) fn unload(&mut self, model: &str, reply: Reply) {
         let asked = Asked::Unload;
-        let unloaded = self.find(model).and_then(|(name, source)| {
+        let unloaded = self.find_to_unload(model).and_then(|(name, source)| {
             self.keep(source, &name, Some(asked))?;
+            // A version that had outlived its files is not there any more.
+            self.problems_changed = true;
             Ok(name)
         });
         match unloaded {
@@ -164,6 +166,17 @@ impl<L: Loader> Keeper<L> {
         match failures.next() {
             Some(failure) => Err(AskError::Unreadable(failure.clone())),
             None => Err(AskError::UnknownModel(model.to_owned())),
+        }
+    }
+
+    /// As [`Keeper::find`], or a model of which something answers still, and the source that it is lost from.
+    fn find_to_unload(&self, model: &str) -> Result<(ModelName, usize), AskError> {
+        let known = self.records.models.get_key_value(model);
+        match known.and_then(|(name, record)| Some((name, record, record.lost_from?))) {
+            Some((name, record, source)) if record.found.is_none() && record.answers() => {
+                Ok((name.clone(), source))
+            }
+            _ => self.find(model),
         }
     }
 
@@ -189,8 +202,7 @@ impl<L: Loader> Keeper<L> {
                 for name in names.collect::<BTreeSet<_>>() {
                     let Some(record) = self.records.models.get_mut(&name) else { continue };
                     let asked = self.sources[source].asked.get(&name).copied();
-                    let is_here = record.found.as_ref().is_some_and(|found| found.source == source);
-                    if is_here && record.asked != asked {
+                    if record.source() == Some(source) && record.asked != asked {
                         record.asked = asked;
                         self.attention.insert(name);
                         // Who asked saw it there.

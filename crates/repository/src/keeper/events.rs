@@ -148,7 +148,7 @@ impl<L: Loader> Keeper<L> {
         }
         let Some(source) = first else {
             if let Some(record) = self.records.models.get_mut(&name) {
-                record.found = None;
+                record.lose();
             }
             self.attention.insert(name);
             return;
@@ -169,7 +169,7 @@ impl<L: Loader> Keeper<L> {
             // A pipeline has taken its place.
             (None, None) => {
                 if let Some(record) = self.records.models.get_mut(&name) {
-                    record.found = None;
+                    record.give_way();
                 }
                 self.attention.insert(name);
             }

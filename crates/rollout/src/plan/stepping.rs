@@ -225,12 +225,22 @@ pub(super) fn roll_back(draft: &mut Draft<'_>, route: &ModelName) -> Result<(), 
         Phase::RolledBack | Phase::Aborted if is_back => Ok(()),
         // Somebody has changed the route since; that was not this roll-out.
         Phase::RolledBack | Phase::Aborted => Err(over(&rollout)),
+        Phase::Promoted if was_changed(draft, route, &rollout) => Err(Refusal::Conflict(format!(
+            "'{route}' was changed after {} was promoted: set the route to where it is to lead",
+            rollout.id
+        ))),
         Phase::Preparing | Phase::Stepping | Phase::Paused | Phase::Promoted => {
             let why = by(draft);
             end(draft, route, (rollout, What::RolledBack, why));
             Ok(())
         }
     }
+}
+
+/// Whether somebody has changed the route since the roll-out ended.
+fn was_changed(draft: &Draft<'_>, route: &ModelName, rollout: &Rollout) -> bool {
+    let changed = draft.world.routes.get(route).map(|record| record.changed_at);
+    changed.zip(rollout.ended_at).is_some_and(|(changed, ended)| changed > ended)
 }
 
 fn newest(draft: &Draft<'_>, route: &ModelName) -> Result<Rollout, Refusal> {

@@ -1,6 +1,7 @@
 //! The decisions of one replica among several, one scene each.
 
 use outhaul_monitor::traffic::VariantCounts;
+use outhaul_types::TargetSpec;
 
 use super::*;
 use crate::plan::{Observed, What};
@@ -108,6 +109,125 @@ fn what_is_pending_is_decided_anew_on_whatever_the_world_has_become() {
             assert_eq!(other, world.routes.get(&name("b")), "{what}: others' changes stay");
         }
     }
+}
+
+#[test]
+fn a_pending_abort_takes_back_what_was_promoted_meanwhile() {
+    let seen = stepping();
+    let abort = Command::Abort { route: name("a") };
+    let input = Input::Command { command: abort.clone(), by: "ann".to_owned() };
+    let asked = pending(&seen, input, 10);
+    let before = seen.rollouts[&name("a")].before.clone();
+    let stepped = tick(&seen, counted(500, 0), 5_000).unwrap().world;
+    let promoted = command(&seen, Command::Promote { route: name("a") }, 5_000);
+    let anew = command(&command(&seen, abort, 5_000), start("a@3"), 6_000);
+    let anew = tick(&anew, counted(0, 0), 7_000).unwrap().world;
+    let anew = command(&anew, Command::Promote { route: name("a") }, 8_000);
+    struct Case<'a> {
+        what: &'a str,
+        world: World,
+        entry: What,
+        phase: Phase,
+        is_before: bool,
+    }
+    let cases = [
+        Case {
+            what: "the next step",
+            world: stepped,
+            entry: What::Aborted,
+            phase: Phase::Aborted,
+            is_before: true,
+        },
+        Case {
+            what: "promoted",
+            world: promoted,
+            entry: What::RolledBack,
+            phase: Phase::RolledBack,
+            is_before: true,
+        },
+        Case {
+            what: "another was promoted",
+            world: anew,
+            entry: What::Aborted,
+            phase: Phase::Promoted,
+            is_before: false,
+        },
+    ];
+    for Case { what, world, entry, phase, is_before } in cases {
+        let decision = decide_again(&world, &asked);
+        let told: Vec<_> = decision.entries.iter().map(|e| (e.what, e.by.as_str())).collect();
+        assert_eq!(told, [(entry, "ann")], "{what}");
+        assert_eq!(decision.world.rollouts[&name("a")].phase, phase, "{what}");
+        assert_eq!(decision.world.routes[&name("a")].spec == before, is_before, "{what}");
+    }
+}
+
+#[test]
+fn what_takes_a_candidate_away_is_not_put_off_and_all_else_is() {
+    let stepping = stepping();
+    let at_step = stepping.routes[&name("a")].spec.clone();
+    let (one, two) = (RouteSpec::to(to("a@1")), RouteSpec::to(to("a@2")));
+    let set = |world: &World, spec: &RouteSpec, at| {
+        command(world, Command::SetRoute { route: name("a"), spec: spec.clone() }, at)
+    };
+    let promoted = command(&stepping, Command::Promote { route: name("a") }, 10);
+    let back = command(&stepping, Command::Rollback { route: name("a") }, 10);
+    let aborted = command(&stepping, Command::Abort { route: name("a") }, 10);
+    let there_and_back = set(&set(&back, &two, 20), &one, 30);
+    let cases = [
+        ("a step", &stepping, &one, false),
+        ("promoted", &promoted, &at_step, false),
+        ("rolled back", &back, &at_step, true),
+        ("aborted", &aborted, &at_step, true),
+        ("rolled back before the step was seen", &back, &RouteSpec::to(to("a@0")), false),
+        ("set by hand since", &there_and_back, &two, false),
+        ("no such route", &World::default(), &two, false),
+    ];
+    for (what, world, led, is_back) in cases {
+        assert_eq!(is_taken_back(world, &name("a"), led), is_back, "{what}");
+    }
+}
+
+/// A route that takes about so many KiB.
+fn wide(kib: usize) -> RouteSpec {
+    let caller = |number: usize| (format!("{number:01000}").into(), to("b@1"));
+    RouteSpec { pinned: (0..kib).map(caller).collect(), ..RouteSpec::to(to("b@1")) }
+}
+
+#[test]
+fn no_command_makes_the_world_larger_than_the_store_can_keep() {
+    let set = |route: &str, kib| Command::SetRoute { route: name(route), spec: wide(kib) };
+    let decided = |world: &World, command: Command| {
+        let input = Input::Command { command: command.clone(), by: "ann".to_owned() };
+        let after = decide(world, &input, Timestamp(9)).unwrap().unwrap().world;
+        check_size(&command, world, &after).map(|()| after)
+    };
+    let large = decided(&World::default(), set("a", 240)).unwrap();
+    let large = decided(&large, set("b", 240)).unwrap();
+    let refusal = decided(&large, set("c", 400)).unwrap_err();
+    assert!(refusal.to_string().contains("KiB"), "{refusal}");
+    assert!(matches!(refusal, Refusal::Invalid(_)), "{refusal:?}");
+    let large = decided(&large, set("c", 200)).unwrap();
+    let refused = decided(&large, start("a@2"));
+    assert!(refused.is_err(), "what it would go back to is kept a second time");
+    // From another release, as it were.
+    let too_large = command(&large, set("d", 200), 10);
+    assert!(decided(&too_large, set("d", 201)).is_err());
+    assert!(decided(&too_large, set("d", 100)).is_ok(), "the way out stays open");
+    assert!(decided(&too_large, Command::RemoveRoute { route: name("d") }).is_ok());
+}
+
+#[test]
+fn there_is_room_to_take_everything_back() {
+    let target = |number: usize| TargetSpec { to: to(&format!("b@{number}")), weight: 1.0 };
+    let many = RouteSpec { targets: (1..500).map(target).collect(), ..RouteSpec::to(to("b@1")) };
+    let set = Command::SetRoute { route: name("a"), spec: many };
+    let world = command(&World::default(), set, 1);
+    let stepping = tick(&command(&world, start("a@2"), 2), counted(0, 0), 3).unwrap().world;
+    let promoted = command(&stepping, Command::Promote { route: name("a") }, 4);
+    let back = command(&promoted, Command::Rollback { route: name("a") }, 5);
+    assert!(bytes(&promoted) + 5_000 < bytes(&back), "it takes much less as it is");
+    assert!(size(&promoted) + 200 >= bytes(&back), "what is said of it apart");
 }
 
 #[test]

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outhaul_router::{Standing, VersionStatus};
+use outhaul_router::{RouterError, Standing, VersionStatus};
 use outhaul_state::Record;
-use outhaul_types::{Destination, ModelName, ModelVersion, error_chain};
+use outhaul_types::{Destination, ModelName, ModelVersion, RouteSpec, error_chain};
 use tokio::time::Instant;
 
 use super::books::Answer;
@@ -318,9 +318,16 @@ impl Traffic {
         &self,
         command: &Command,
     ) -> Result<Option<Warming<'_>>, TrafficError> {
-        let (Command::SetRoute { route, spec }, Some(_)) = (command, self.router.repository())
-        else {
+        if self.router.repository().is_none() {
             return Ok(None);
+        }
+        let (route, spec) = match command {
+            Command::SetRoute { route, spec } => (route, spec),
+            Command::Start { route, spec, in_service } => {
+                self.leads_somewhere(route, spec.from.as_ref().or(in_service.as_ref()))?;
+                return Ok(None);
+            }
+            _ => return Ok(None),
         };
         let led_to: BTreeSet<(ModelName, ModelVersion)> = {
             let state = self.state();
@@ -350,7 +357,45 @@ impl Traffic {
                 }
             }
         }
+        self.fits_together(spec)?;
         Ok(Some(warming))
+    }
+
+    /// Refuses a roll-out that would lead a route to what does not answer before it has begun.
+    fn leads_somewhere(
+        &self,
+        route: &ModelName,
+        from: Option<&Destination>,
+    ) -> Result<(), TrafficError> {
+        let is_routed = self.state().world.routes.contains_key(route);
+        match from {
+            Some(from) if !is_routed => self.answers(from),
+            _ => Ok(()),
+        }
+    }
+
+    fn answers(&self, to: &Destination) -> Result<(), TrafficError> {
+        let not_ready = |error: RouterError| TrafficError::NotReady {
+            to: to.clone(),
+            reason: error.to_string(),
+        };
+        self.router.destination_readiness(to).map_err(not_ready)
+    }
+
+    /// Refuses a route of which no target answers, or whose targets cannot answer each other's callers.
+    fn fits_together(&self, spec: &RouteSpec) -> Result<(), TrafficError> {
+        let targets: Vec<&Destination> = spec.targets.iter().map(|target| &target.to).collect();
+        let mut answers = targets.iter().map(|to| self.answers(to));
+        let first = answers.next().unwrap_or(Ok(()));
+        if first.is_err() && !answers.any(|answer| answer.is_ok()) {
+            return first;
+        }
+        for to in targets.iter().skip(1) {
+            if let Some(reason) = self.router.breaks(targets[0], to) {
+                return Err(TrafficError::Misfit { reason });
+            }
+        }
+        Ok(())
     }
 
     /// Returns how an exact version stands in the repository; `None` where it is not listed.

@@ -146,7 +146,26 @@ impl Traffic {
         has_looked.then(|| *self.state().looked_at.get_or_insert(now))
     }
 
+    /// Whether the candidate may be sent requests: it is there, and takes and gives what callers are used to.
     fn readiness(&self, to: &Destination, asked_for: Option<Duration>) -> Readiness {
+        match self.presence(to, asked_for) {
+            Readiness::Ready => match self.breaks(to) {
+                Some(reason) => Readiness::Failed(reason),
+                None => Readiness::Ready,
+            },
+            other => other,
+        }
+    }
+
+    /// Why callers of what a roll-out replaces could not be answered by its candidate; `None` where they could.
+    fn breaks(&self, to: &Destination) -> Option<String> {
+        let world = self.world();
+        let open = world.rollouts.values().find(|open| open.is_open() && open.spec.to == *to)?;
+        let from = open.spec.from.as_ref()?;
+        self.router.breaks(from, to)
+    }
+
+    fn presence(&self, to: &Destination, asked_for: Option<Duration>) -> Readiness {
         let Destination::Model { name, version } = to else { return Readiness::Ready };
         let Some(asked_for) = asked_for else { return Readiness::Loading };
         if let Some((standing, reason)) = self.stands(to) {

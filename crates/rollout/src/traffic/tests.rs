@@ -16,6 +16,7 @@ use outhaul_state::{Record, StateError};
 mod databases;
 mod histories;
 mod outages;
+mod past;
 mod rollouts;
 
 /// How the books answer.

@@ -94,6 +94,38 @@ async fn both_take_it_back_while_they_cannot_talk_and_each_is_told_of() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_abort_holds_though_it_was_promoted_where_nobody_knew_of_it() {
+    let near = Shared::default();
+    let far = Shared { memory: Arc::clone(&near.memory), ..Shared::default() };
+    let (a, b) = (replica(&near, "a").await, replica(&far, "b").await);
+    begin(&a, &["error_rate<20%"]).await;
+    pass(SECOND * 4).await;
+    near.becomes(Mood::Away);
+    let abort = Command::Abort { route: name("reviews") };
+    let applied = a.command(abort, "ann").await.unwrap();
+    assert_eq!(
+        (phase(&a), shares(&a, "reviews"), applied.kept),
+        (Phase::Aborted, vec![100], false)
+    );
+    b.command(Command::Promote { route: name("reviews") }, "bob").await.unwrap();
+    near.becomes(Mood::There);
+    pass(SECOND * 2).await;
+    for traffic in [&a, &b] {
+        assert_eq!(leads_to(traffic, "reviews"), Some(remote("one").to_string()));
+    }
+    assert_eq!((a.world(), phase(&b)), (b.world(), Phase::RolledBack));
+    let told = end_of_journal(&near, 2);
+    assert_eq!(told, [(What::Promoted, "bob".to_owned()), (What::RolledBack, "ann".to_owned())]);
+}
+
+/// What the last entries of the journal tell, oldest first.
+fn end_of_journal(shared: &Shared, count: usize) -> Vec<(What, String)> {
+    let entries = shared.journal();
+    let last = &entries[entries.len() - count..];
+    last.iter().map(|entry| (entry.what, entry.by.clone())).collect()
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_is_lost_makes_no_second_entry() {
     let shared = Shared::default();
     let [a, b] = stepping(&shared).await;
