@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::in_flight::InFlight;
 use crate::memory::Memory;
 use crate::store::LARGEST;
-use crate::{CacheKey, Kept, SharedStore, codec};
+use crate::{CacheKey, Kept, KeyBuilder, SharedStore, codec};
 
 /// Answers of one version, kept and shared. Errors of its computations are of type `E`, which must be cheap
 /// to clone: all who wait for one get it. A clone is the same cache.
@@ -56,6 +56,8 @@ pub struct Ask {
     pub bypass: bool,
     /// When it becomes worthless for whoever asks.
     pub deadline: Option<Deadline>,
+    /// How urgent it is: only who asks in the same lane waits for the same computation.
+    pub lane: u64,
 }
 
 /// An answer, and where it came from.
@@ -130,7 +132,7 @@ impl<E: Clone + Send + Sync + 'static> AnswerCache<E> {
         ask: Ask,
         compute: impl FnOnce() -> BoxFuture<'static, Result<Kept, E>>,
     ) -> Result<Found, Missed<E>> {
-        let Ask { key, bypass, deadline } = ask;
+        let Ask { key, bypass, deadline, lane } = ask;
         let found = |kept, status, is_shared| Found { kept, status, is_shared };
         if bypass {
             let fresh = in_time(deadline, compute()).await?.map_err(Missed::Failed)?;
@@ -145,7 +147,8 @@ impl<E: Clone + Send + Sync + 'static> AnswerCache<E> {
             let compute = compute();
             async move { keeper.settle(key, compute).await }
         };
-        let (computing, joined) = self.0.in_flight.join_or_begin(key, begin);
+        let shared_by = KeyBuilder::new().bytes(key.as_bytes()).number(lane).finish();
+        let (computing, joined) = self.0.in_flight.join_or_begin(shared_by, begin);
         let settled = in_time(deadline, computing).await?.map_err(Missed::Failed)?;
         let status = match settled.source {
             Source::Memory | Source::Store => CacheStatus::Hit,

@@ -163,7 +163,8 @@ impl Handle {
 
     /// Holds versions, in place of all that were held before: routes and roll-outs lead to them. Whatever
     /// the version policy says they are loaded as soon as they are there, and stay in memory; in `explicit` mode
-    /// they count as asked for. A model that somebody unloaded stays unloaded. Never waits.
+    /// they count as asked for. One that is in memory goes on answering though its files are gone, which is told
+    /// as a problem. A model that somebody unloaded stays unloaded. Never waits.
     pub fn hold(&self, versions: BTreeSet<(ModelName, ModelVersion)>) {
         (self.0.send)(Request::Hold(versions));
     }

@@ -16,6 +16,7 @@
 //! request for a shadow neither uses nor fills a cache.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,8 +26,8 @@ use outhaul_monitor::Monitor;
 use outhaul_monitor::traffic::CacheMetrics;
 use outhaul_scheduler::{Admission, QueueError};
 use outhaul_types::{
-    BoundInputs, CacheSpec, CacheStatus, CacheStore, Deadline, InferRequest, InferResponse,
-    InputTransform, NamedTensor, Parameter, Tensors, Timings,
+    BoundInputs, CacheSpec, CacheStatus, CacheStore, Classify, Deadline, ErrorKind, InferRequest,
+    InferResponse, InputTransform, NamedTensor, Parameter, Tensors, Timings,
 };
 
 use crate::infer::answer;
@@ -224,7 +225,8 @@ impl Router {
             }
             // Boxed, so that a hit does not carry it.
             None => {
-                let ask = Ask { key, bypass, deadline: admission.deadline };
+                let lane = admission.level.place();
+                let ask = Ask { key, bypass, deadline: admission.deadline, lane };
                 Box::pin(self.infer_missed(served, cache, request, (ask, admission))).await?
             }
         };
@@ -253,7 +255,20 @@ impl Router {
             },
             bypass: ask.bypass,
         };
-        let found = cache.answers.get_or_compute(ask, move || work.answer(request).boxed()).await;
+        let (own, again) = (AtomicBool::new(false), request.clone());
+        let compute = || {
+            own.store(true, Ordering::Relaxed);
+            work.answer(request).boxed()
+        };
+        let found = match cache.answers.get_or_compute(ask, compute).await {
+            // Whoever it was that began, there was no place for them. There may be one for this caller.
+            Err(Missed::Failed(error))
+                if error.kind() == ErrorKind::Overloaded && !own.load(Ordering::Relaxed) =>
+            {
+                return answer(&self.preparing, served, again, admission, None).await;
+            }
+            found => found,
+        };
         let Found { kept, status, is_shared } = found.map_err(unanswered)?;
         let noted = noted.get().copied().unwrap_or_default();
         let Noted { timings, runs } = noted;
@@ -354,7 +369,8 @@ impl Runs {
                 .map(|(own, timings, _)| (own, timings));
         };
         let key = run_key(&cache.seed, &inputs);
-        let ask = Ask { key, bypass: self.bypass, deadline: admission.deadline };
+        let lane = admission.level.place();
+        let ask = Ask { key, bypass: self.bypass, deadline: admission.deadline, lane };
         let noted = Arc::new(OnceLock::new());
         let (served, note) = (Arc::clone(&self.served), Arc::clone(&noted));
         let compute = move || {

@@ -28,6 +28,11 @@ impl Level {
         self.0
     }
 
+    /// Returns its place among the levels of its queue, from 0.
+    pub fn place(self) -> u64 {
+        self.0 as u64
+    }
+
     pub(crate) fn of_index(index: usize) -> Self {
         Level(index)
     }

@@ -27,7 +27,7 @@ fn in_memory() -> Cache {
 }
 
 fn ask(number: u64) -> Ask {
-    Ask { key: KeyBuilder::new().number(number).finish(), bypass: false, deadline: None }
+    Ask { key: KeyBuilder::new().number(number).finish(), bypass: false, deadline: None, lane: 0 }
 }
 
 fn within(number: u64, millis: u64) -> Ask {

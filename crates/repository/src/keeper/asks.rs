@@ -169,14 +169,13 @@ impl<L: Loader> Keeper<L> {
         }
     }
 
-    /// As [`Keeper::find`], or a model of which something answers still, and the source that it is lost from.
+    /// As [`Keeper::find`], or a model that outlives its files, and the source that held it.
     fn find_to_unload(&self, model: &str) -> Result<(ModelName, usize), AskError> {
         let known = self.records.models.get_key_value(model);
-        match known.and_then(|(name, record)| Some((name, record, record.lost_from?))) {
-            Some((name, record, source)) if record.found.is_none() && record.answers() => {
-                Ok((name.clone(), source))
-            }
-            _ => self.find(model),
+        let answering = known.filter(|(_, record)| record.serving().next().is_some());
+        match answering.and_then(|(name, record)| Some((name.clone(), record.source()?))) {
+            Some(known) => Ok(known),
+            None => self.find(model),
         }
     }
 

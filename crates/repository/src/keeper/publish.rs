@@ -194,6 +194,7 @@ impl<L: Loader> Keeper<L> {
             }
         }
         for (name, record) in &self.records.models {
+            missing.extend(self.missing_held(name, record));
             let Some(found) = &record.found else { continue };
             let place = format!("{}: {name}", self.sources[found.source].source.place());
             let there = |version: &ModelVersion| found.versions.contains_key(version);
@@ -214,10 +215,6 @@ impl<L: Loader> Keeper<L> {
                     tell(rule, "add it, or correct `versions`");
                 }
             }
-            for version in record.held.iter().filter(|version| !there(version)) {
-                let rule = format!("a route leads to version {version}, which is not there");
-                tell(rule, "add it, or change the route");
-            }
             if let Some(Asked::Load { version: Some(version) }) = record.asked
                 && !there(&ModelVersion(version))
             {
@@ -226,6 +223,35 @@ impl<L: Loader> Keeper<L> {
             }
         }
         missing
+    }
+
+    /// What routes lead to and no source holds. Before all are looked at nobody knows.
+    fn missing_held(&self, name: &ModelName, record: &ModelRecord) -> Vec<Problem> {
+        let is_known = self.sources.iter().all(|known| known.seen.is_some());
+        if record.found.is_none() && !is_known {
+            return Vec::new();
+        }
+        let place = match record.source() {
+            Some(source) => format!("{}: {name}", self.sources[source].source.place()),
+            None => name.to_string(),
+        };
+        let found = record.found.as_ref();
+        let there = |version: &ModelVersion| {
+            found.is_some_and(|found| found.versions.contains_key(version))
+        };
+        let orphans: BTreeSet<_> = record.orphans().collect();
+        let tell = |version: &ModelVersion| match orphans.contains(version) {
+            true => {
+                let rule = format!("version {version} is held by a route, and its files are gone");
+                let remedy = "put them back before it has to be loaded again, or change the route";
+                Problem::of_place(&place, rule, remedy).of_model(name).warning()
+            }
+            false => {
+                let rule = format!("a route leads to version {version}, which is not there");
+                Problem::of_place(&place, rule, "add it, or change the route").of_model(name)
+            }
+        };
+        record.held.iter().filter(|version| !there(version)).map(tell).collect()
     }
 }
 

@@ -8,6 +8,7 @@ use outhaul_repository::Catalog;
 use outhaul_types::{SplitPolicy, TargetSpec};
 
 use super::*;
+use crate::journal;
 use crate::plan::What;
 use crate::traffic::books::Answer;
 use crate::world::{Phase, RolloutSpec};

@@ -30,7 +30,7 @@ fn unique() -> Ask {
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     let count = COUNT.fetch_add(1, Ordering::Relaxed) as u64;
     let key = KeyBuilder::new().number(now).number(count).number(std::process::id().into());
-    Ask { key: key.finish(), bypass: false, deadline: None }
+    Ask { key: key.finish(), bypass: false, deadline: None, lane: 0 }
 }
 
 async fn store(place: &str) -> SharedStore {

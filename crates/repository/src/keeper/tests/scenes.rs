@@ -370,3 +370,67 @@ fn concurrent_asks_for_versions() {
     assert!(first.is_err(), "version 2 does not load");
     assert!(running.answer("a").is_ok());
 }
+
+#[test]
+fn what_routes_lead_to_outlives_its_files_and_is_told() {
+    let running = Running::on(&on_stage(&[("a", &[(1, "one"), (2, "two")])]));
+    let first = |running: &Running| {
+        let choice = VersionChoice::Exact(ModelVersion(1));
+        running.catalog.resolve("a", &choice).map(|resident| String::clone(&resident))
+    };
+    let told = |running: &Running, what: &str| {
+        running.handle.problems().iter().any(|problem| problem.to_string() == what)
+    };
+    const GONE: &str = "warning: stage: a: version 1 is held by a route, and its files are gone; \
+                        put them back before it has to be loaded again, or change the route";
+    const LOST: &str = "stage: a: a route leads to version 1, which is not there; add it, or \
+                        change the route";
+    running.handle.hold([(name("a"), ModelVersion(1))].into());
+    running.until("the first answers", |running| first(running).is_ok());
+    running.stage.put("a", &[(2, "two")]);
+    running.until("its loss is told", |running| told(running, GONE));
+    assert_eq!(first(&running), Ok("one".to_owned()));
+    // The whole model.
+    running.stage.models.lock().unwrap().clear();
+    running.until("only the first is left", |running| {
+        running.catalog.snapshot().model("a").is_some_and(|model| model.versions().len() == 1)
+    });
+    assert_eq!((first(&running), told(&running, GONE)), (Ok("one".to_owned()), true));
+    // It is the same when its files are back: nothing is loaded anew.
+    running.stage.put("a", &[(1, "one")]);
+    running.until("nothing is wrong", |running| running.handle.problems().is_empty());
+    assert_eq!((first(&running), running.loads().len()), (Ok("one".to_owned()), 2));
+    running.stage.models.lock().unwrap().clear();
+    running.until("its loss is told again", |running| told(running, GONE));
+    // Who unloads means it, and it cannot come back.
+    assert_eq!(block(running.handle.unload("a")), Ok(()));
+    assert!(first(&running).is_err(), "{:?}", first(&running));
+    assert!(told(&running, LOST), "{:?}", running.handle.problems());
+    assert_eq!(block(running.handle.load("a", None)), Err(AskError::UnknownModel("a".to_owned())));
+}
+
+#[test]
+fn what_has_outlived_its_files_goes_when_no_route_leads_to_it_and_does_not_outlive_the_process() {
+    let stage = on_stage(&[("a", &[(1, "one")])]);
+    let running = Running::on(&stage);
+    let held = || [(name("a"), ModelVersion(1))].into();
+    running.handle.hold(held());
+    // The loop takes one thing after the other: it is held when this returns.
+    assert!(running.handle.settle(PATIENCE));
+    stage.models.lock().unwrap().clear();
+    running.until("its loss is told", |running| !running.handle.problems().is_empty());
+    assert_eq!(running.answer("a"), Ok("one".to_owned()));
+    running.handle.hold(BTreeSet::new());
+    running.until("it is gone", |running| running.answer("a") == Err(Unresolved::UnknownModel));
+    running
+        .until("it is forgotten", |running| *running.script.forgotten.lock().unwrap() == ["a/1"]);
+    running.until("nothing is wrong", |running| running.handle.problems().is_empty());
+    drop(running);
+    let again = Running::on(&stage);
+    again.handle.hold(held());
+    again.until("it is told", |running| {
+        let told = "a: a route leads to version 1, which is not there; add it, or change the route";
+        running.handle.problems().iter().any(|problem| problem.to_string() == told)
+    });
+    assert_eq!(again.answer("a"), Err(Unresolved::UnknownModel));
+}
