@@ -179,7 +179,7 @@ fn what_takes_a_candidate_away_is_not_put_off_and_all_else_is() {
         ("promoted", &promoted, &at_step, false),
         ("rolled back", &back, &at_step, true),
         ("aborted", &aborted, &at_step, true),
-        ("rolled back before the step was seen", &back, &RouteSpec::to(to("a@0")), false),
+        ("rolled back before the step was seen", &back, &RouteSpec::to(to("a@9")), false),
         ("set by hand since", &there_and_back, &two, false),
         ("no such route", &World::default(), &two, false),
     ];

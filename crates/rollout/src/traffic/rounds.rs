@@ -17,7 +17,7 @@ use super::agree::SPACE;
 use super::{Talk, Traffic, TrafficError, command_of, instant};
 use crate::plan::{Input, Observed, Readiness, RolloutObserved, decide};
 use crate::sync::{self, Lease, Row, Target};
-use crate::world::Rollout;
+use crate::world::{Rollout, RolloutSpec};
 
 const LEASE: &str = "lease";
 
@@ -113,7 +113,7 @@ impl Traffic {
             let mut state = self.state();
             let Some(watch) = state.watches.get_mut(route) else { continue };
             let since = looked_at.map(|looked_at| watch.age(looked_at, now));
-            let ready = self.readiness(&rollout.spec.to, since);
+            let ready = self.readiness(rollout, since);
             let (target, own) = (watch.target.clone(), watch.look(ready));
             open.push(Open { target, rollout: rollout.clone(), own });
         }
@@ -147,22 +147,15 @@ impl Traffic {
     }
 
     /// Whether the candidate may be sent requests: it is there, and takes and gives what callers are used to.
-    fn readiness(&self, to: &Destination, asked_for: Option<Duration>) -> Readiness {
+    fn readiness(&self, rollout: &Rollout, asked_for: Option<Duration>) -> Readiness {
+        let RolloutSpec { to, from, .. } = &rollout.spec;
         match self.presence(to, asked_for) {
-            Readiness::Ready => match self.breaks(to) {
+            Readiness::Ready => match from.as_ref().and_then(|from| self.router.breaks(from, to)) {
                 Some(reason) => Readiness::Failed(reason),
                 None => Readiness::Ready,
             },
             other => other,
         }
-    }
-
-    /// Why callers of what a roll-out replaces could not be answered by its candidate; `None` where they could.
-    fn breaks(&self, to: &Destination) -> Option<String> {
-        let world = self.world();
-        let open = world.rollouts.values().find(|open| open.is_open() && open.spec.to == *to)?;
-        let from = open.spec.from.as_ref()?;
-        self.router.breaks(from, to)
     }
 
     fn presence(&self, to: &Destination, asked_for: Option<Duration>) -> Readiness {
