@@ -136,6 +136,10 @@ struct Status {
 
 /// A route and the server that has it.
 #[derive(Debug, Parser)]
+#[command(after_help = "Examples:
+  outhaul rollout pause reviews
+  outhaul rollout rollback reviews
+  outhaul rollout rollback reviews --url http://10.0.0.5:8080")]
 struct OfRoute {
     /// The route
     #[arg(value_name = "NAME", value_parser = model_name)]
@@ -147,6 +151,9 @@ struct OfRoute {
 
 /// Lists what was changed of the routes, newest last, with the reason.
 #[derive(Debug, Parser)]
+#[command(after_help = "Examples:
+  outhaul rollout journal
+  outhaul rollout journal reviews --last 100 --output json")]
 struct Journal {
     /// One route's only
     #[arg(value_name = "NAME", value_parser = model_name)]

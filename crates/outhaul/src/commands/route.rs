@@ -40,6 +40,9 @@ enum Action {
 
 /// Lists every route with its variants, their shares and what became of their requests.
 #[derive(Debug, Parser)]
+#[command(after_help = "Examples:
+  outhaul route list
+  outhaul route list --output json | jq '.routes[].variants[].p99_ms'")]
 struct List {
     #[command(flatten)]
     ask: Ask,
@@ -47,6 +50,9 @@ struct List {
 
 /// Shows one route: what is declared, its variants, its shadow.
 #[derive(Debug, Parser)]
+#[command(after_help = "Examples:
+  outhaul route show reviews
+  outhaul route show reviews --output json | jq .shadow.report")]
 struct Show {
     /// The route
     #[arg(value_name = "NAME", value_parser = model_name)]
@@ -93,6 +99,9 @@ struct Set {
 
 /// Reports on the variants of a route by the outcomes that were sent back.
 #[derive(Debug, Parser)]
+#[command(after_help = "Examples:
+  outhaul route report reviews
+  outhaul route report reviews --output json | jq .verdict")]
 struct Report {
     /// The route
     #[arg(value_name = "NAME", value_parser = model_name)]
@@ -104,6 +113,8 @@ struct Report {
 
 /// Takes a route away: requests for its name go to the model of that name again.
 #[derive(Debug, Parser)]
+#[command(after_help = "Examples:
+  outhaul route delete reviews")]
 struct Delete {
     /// The route
     #[arg(value_name = "NAME", value_parser = model_name)]
