@@ -38,5 +38,8 @@ fi
 cargo run --release --locked --quiet -p outhaul-bench -- run "$@"
 if [ $# = 0 ]; then
     cargo run --release --locked --quiet -p outhaul-bench -- images
+    for part in routes rollouts shadow fairness; do
+        cargo run --release --locked --quiet -p outhaul-bench -- "$part"
+    done
     cargo run --release --locked --quiet -p outhaul-protocol --example csv_speed
 fi

@@ -35,8 +35,11 @@ impl Process {
         let (http, grpc) = (free_address()?, free_address()?);
         let mut command = Command::new(beside("outhaul")?);
         command.arg("serve").arg(models).args(["--http", &http, "--grpc", &grpc]);
+        command.args(["--log-level", "warn"]).args(flags);
         // What was asked for in another run, or by the user of this machine, is not to count.
-        command.args(["--log-level", "warn", "--state", "off"]).args(flags);
+        if !flags.iter().any(|flag| flag == "--state") {
+            command.args(["--state", "off"]);
+        }
         Process::spawn(command, http, grpc)
     }
 
