@@ -1,6 +1,6 @@
 //! The one door to routes and roll-outs: takes commands, keeps replicas in agreement, steps roll-outs.
 //!
-//! What to do is decided by [`decide`](crate::plan::decide) and [`sync`](crate::sync); this carries it out. A change
+//! What to do is decided by [`decide`](crate::plan::decide) and `sync.rs`; this carries it out. A change
 //! is decided on the store's newest world, written together with its journal entries if that world is still
 //! the newest, and then put in place here: the route table is swapped and the repository told which versions
 //! routes lead to. A loop reads the store's world at short intervals and puts newer ones in place.

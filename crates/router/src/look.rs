@@ -94,7 +94,7 @@ impl Router {
         }
     }
 
-    /// Loads a model, or one version of it, and returns when it answers: see [`Handle::load`].
+    /// Loads a model, or one version of it, and returns when it answers: see [`Handle::load`](outhaul_repository::Handle::load).
     ///
     /// # Errors
     ///
@@ -114,7 +114,7 @@ impl Router {
         }
     }
 
-    /// Unloads a model: see [`Handle::unload`].
+    /// Unloads a model: see [`Handle::unload`](outhaul_repository::Handle::unload).
     ///
     /// # Errors
     ///

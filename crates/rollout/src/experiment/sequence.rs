@@ -24,7 +24,7 @@
 //! ```
 //!
 //! With `y_i = x_i - m`, centred at the hypothesis and not at an estimate, `sum y_i = S - n m` and
-//! `sum y_i^2 = Q - 2 m S + n m^2`: three sums. [`doubt`] is the logarithm of the mixture of these bounds. Near
+//! `sum y_i^2 = Q - 2 m S + n m^2`: three sums. The doubt about `m` is the logarithm of the mixture of these bounds. Near
 //! the mean `sum y_i^2` is about `n` times the variance, so the width follows the variance, as
 //! Bernstein's inequality does, and is not that of the worst case.
 //!
