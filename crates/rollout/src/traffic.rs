@@ -21,7 +21,7 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use outhaul_router::{RouteTable, Router};
 use outhaul_state::Store;
@@ -88,10 +88,6 @@ pub struct TrafficConfig {
 impl TrafficConfig {
     /// Makes the usual one. `replica` must be new for each process.
     pub fn new(replica: impl Into<String>) -> Self {
-        let clock = || {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-        };
         TrafficConfig {
             replica: replica.into(),
             declared: BTreeMap::new(),
@@ -102,7 +98,7 @@ impl TrafficConfig {
             warm: Duration::from_secs(10),
             linger: Duration::from_secs(30),
             journal: 10_000,
-            clock: Arc::new(clock),
+            clock: Arc::new(Timestamp::now),
             advisors: Vec::new(),
         }
     }

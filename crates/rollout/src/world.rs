@@ -5,7 +5,7 @@
 //! older generation. Its JSON form is what the store holds.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use outhaul_types::{Destination, ModelName, RouteSpec, duration};
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,12 @@ use crate::guard::Guard;
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
+    /// Returns this moment by the clock of this machine, for whoever passes it on.
+    pub fn now() -> Self {
+        let since = UNIX_EPOCH.elapsed().unwrap_or_default();
+        Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
     /// Returns the time since an earlier moment; zero where it is not earlier.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(u64::try_from(self.0 - earlier.0).unwrap_or(0))

@@ -44,6 +44,14 @@ pub enum DefaultError {
     },
 }
 
+/// What every message of a [`DefaultError`] begins with.
+const NAMED: &str = "fallback.default";
+
+/// Whether a version did not load for this reason: its declared default does not fit it.
+pub(crate) fn is_misfit(reason: &str) -> bool {
+    reason.starts_with(NAMED)
+}
+
 /// The most bytes of one output: a request of few bytes may have very many empty rows.
 const MOST_BYTES: usize = 64 << 20;
 

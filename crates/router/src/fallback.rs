@@ -13,6 +13,7 @@
 //! at it; no destination is led on to what it declares itself (one list, never a chain); the answer says what gave
 //! it and why; where nobody answers, the first error is returned, for it tells most.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,14 +21,15 @@ use std::time::{Duration, Instant};
 
 use outhaul_monitor::Monitor;
 use outhaul_monitor::traffic::is_callers;
+use outhaul_repository::VersionState;
 use outhaul_types::{
-    CacheStatus, Classify, Deadline, Destination, ErrorKind, FallbackCause, FallbackSpec,
-    InferRequest, InferResponse, ModelName, ModelVersion, Name, RequestContext, Timings,
-    VersionChoice, error_chain,
+    CacheStatus, Classify, Deadline, DefaultValue, Destination, ErrorKind, FallbackCause,
+    FallbackSpec, InferRequest, InferResponse, ModelName, ModelVersion, Name, RequestContext,
+    Timings, VersionChoice, error_chain,
 };
 
 use crate::circuit::{Breaker, Fared, now};
-use crate::default_answer::default_answer;
+use crate::default_answer::{default_answer, is_misfit};
 use crate::infer::{asked_deadline, check};
 use crate::routes::{Route, Variant};
 use crate::{ModelDescription, Router, RouterError};
@@ -55,7 +57,7 @@ pub(crate) struct Chosen<'a> {
 }
 
 impl<'a> Chosen<'a> {
-    fn variant(&self) -> &'a Variant {
+    pub(crate) fn variant(&self) -> &'a Variant {
         &self.route.variants()[self.variant]
     }
 
@@ -175,6 +177,11 @@ pub(crate) trait Destinations: Sync {
     /// Returns what a destination takes and gives, where that is known now.
     fn description(&self, of: &Destination) -> Option<Arc<ModelDescription>>;
 
+    /// Whether the model did not load because these very values do not fit it.
+    fn has_refused(&self, _of: &Destination, _default: &BTreeMap<Name, DefaultValue>) -> bool {
+        false
+    }
+
     /// Checks a request as a destination would before it costs anything, where that can be done now.
     fn check(
         &self,
@@ -200,11 +207,19 @@ impl Destinations for Router {
     }
 
     fn description(&self, of: &Destination) -> Option<Arc<ModelDescription>> {
-        let Destination::Model { name, version } = of else { return None };
-        match self.catalog.resolve(name.as_str(), version) {
-            Ok(served) => Some(Arc::clone(served.description())),
-            Err(_) => self.pipeline_description(name.as_str(), version),
-        }
+        self.in_memory(of)
+    }
+
+    fn has_refused(&self, of: &Destination, default: &BTreeMap<Name, DefaultValue>) -> bool {
+        let snapshot = self.catalog.snapshot();
+        let model = of.model().and_then(|name| snapshot.model(name.as_str()));
+        model.is_some_and(|model| {
+            let is_its_own = |own: &Arc<FallbackSpec>| own.default == *default;
+            model.facts().fallback.as_ref().is_some_and(is_its_own)
+                && model.versions().iter().any(|version| {
+                    matches!(&version.state, VersionState::Failed(reason) if is_misfit(reason))
+                })
+        })
     }
 
     fn check(
@@ -473,6 +488,9 @@ impl<'a, D: Destinations> Fall<'a, D> {
         let description = self.destinations.description(first);
         let signature = description.as_ref().map(|description| &description.signature);
         let values = &self.falling.spec?.default;
+        if description.is_none() && self.destinations.has_refused(first, values) {
+            return None;
+        }
         let model = ModelName::new(&self.request.model).ok()?;
         match default_answer(values, signature, &self.request) {
             Ok(outputs) => Some(Ok(InferResponse {

@@ -142,7 +142,7 @@ impl Router {
         Router { callers, ..self }
     }
 
-    /// Shares the router, which can then do work after an answer: shadows and hedged requests need it.
+    /// Shares the router, which can then do work after an answer: shadows need it.
     pub fn shared(self) -> Arc<Self> {
         Arc::new_cyclic(|me| Router { me: me.clone(), ..self })
     }

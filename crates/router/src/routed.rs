@@ -42,24 +42,22 @@ impl Router {
                 let answer = self.infer_at(destination, request, context, started).await;
                 answer.map(|response| via(response, &route, destination.to_string().into()))
             }
-            Choice::Dealt(chosen) => {
-                self.infer_dealt(&route, chosen, request, context, started).await
+            Choice::Dealt(variant) => {
+                let way = Chosen { route: &route, variant };
+                self.infer_dealt(way, request, context, started).await
             }
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "five and self; a struct would only rename them")]
     async fn infer_dealt(
         &self,
-        route: &Arc<Route>,
-        chosen: usize,
+        way: Chosen<'_>,
         request: InferRequest,
         context: &RequestContext,
         started: Instant,
     ) -> Result<InferResponse, RouterError> {
-        let variant = &route.variants()[chosen];
+        let (route, variant) = (way.route, way.variant());
         let draft = self.draft(route, variant, &request, context);
-        let way = Chosen { route, variant: chosen };
         let answer = self.infer_chosen(way, request, context, started).await;
         let took = started.elapsed();
         let response = via(answer?, route, variant.name.clone());
@@ -146,10 +144,12 @@ impl Router {
     }
 
     /// Describes what answers at a destination, if it is in memory.
-    fn in_memory(&self, of: &Destination) -> Option<Arc<ModelDescription>> {
+    pub(crate) fn in_memory(&self, of: &Destination) -> Option<Arc<ModelDescription>> {
         let Destination::Model { name, version } = of else { return None };
-        let served = self.catalog.resolve(name.as_str(), version).ok()?;
-        Some(Arc::clone(served.description()))
+        match self.catalog.resolve(name.as_str(), version) {
+            Ok(served) => Some(Arc::clone(served.description())),
+            Err(_) => self.pipeline_description(name.as_str(), version),
+        }
     }
 
     /// Tells whether a destination would answer now, or once it is loaded for a request. Of a model elsewhere
@@ -171,19 +171,13 @@ impl Router {
     pub(crate) async fn infer_at(
         &self,
         destination: &Destination,
-        mut request: InferRequest,
+        request: InferRequest,
         context: &RequestContext,
         started: Instant,
     ) -> Result<InferResponse, RouterError> {
-        match destination {
-            Destination::Model { name, version } => {
-                if request.model != name.as_str() {
-                    request.model = name.as_str().into();
-                }
-                request.version = version.clone();
-                self.infer_or_fall(request, context, started).await
-            }
-            Destination::Remote(url) => {
+        match addressed(request, destination) {
+            Ok(request) => self.infer_or_fall(request, context, started).await,
+            Err((request, url)) => {
                 Box::pin(self.remotes.ask(url, request, context, &self.monitor)).await
             }
         }
@@ -193,21 +187,32 @@ impl Router {
     pub(crate) async fn infer_alone(
         &self,
         destination: &Destination,
-        mut request: InferRequest,
+        request: InferRequest,
         context: &RequestContext,
         started: Instant,
     ) -> Result<InferResponse, RouterError> {
-        match destination {
-            Destination::Model { name, version } => {
-                if request.model != name.as_str() {
-                    request.model = name.as_str().into();
-                }
-                request.version = version.clone();
-                self.infer_model(request, context, started).await
+        match addressed(request, destination) {
+            Ok(request) => self.infer_model(request, context, started).await,
+            Err((request, url)) => {
+                Box::pin(self.remotes.ask(url, request, context, &self.monitor)).await
             }
-            Destination::Remote(url) => {
-                self.remotes.ask(url, request, context, &self.monitor).await
+        }
+    }
+}
+
+/// Puts a destination's model and version into a request; gives it back with the address of one elsewhere.
+fn addressed(
+    mut request: InferRequest,
+    to: &Destination,
+) -> Result<InferRequest, (InferRequest, &Name)> {
+    match to {
+        Destination::Remote(url) => Err((request, url)),
+        Destination::Model { name, version } => {
+            if request.model != name.as_str() {
+                request.model = name.as_str().into();
             }
+            request.version = version.clone();
+            Ok(request)
         }
     }
 }

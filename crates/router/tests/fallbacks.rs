@@ -258,6 +258,26 @@ async fn a_default_that_does_not_fit_is_no_answer() {
     assert_eq!(error.kind(), ErrorKind::EngineFailed, "the model's own error, no number");
 }
 
+#[tokio::test]
+async fn a_default_that_its_model_was_refused_for_is_not_given_in_its_place() {
+    let fixture = Fixture::new();
+    fixture.serve("big", 1, "big");
+    let wrong = FallbackSpec {
+        default: [("labels".into(), DefaultValue::One(Parameter::Bool(true)))].into(),
+        ..FallbackSpec::default()
+    };
+    let manifest = ModelManifest { fallback: Some(wrong.clone()), ..ModelManifest::default() };
+    let refused = plan("big", 1, manifest, labels("big")).warm_up().unwrap_err().to_string();
+    fixture.declare("big", wrong);
+    fixture.unserve("big", 1, VersionState::Failed(refused.as_str().into()));
+    let error = fixture.ask("big").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotReady);
+    assert!(error.to_string().contains("fallback.default"), "it says what to mend: {error}");
+
+    fixture.unserve("big", 1, VersionState::Failed("its file is damaged".into()));
+    assert!(fixture.ask("big").await.is_ok(), "what nobody has refused stands in");
+}
+
 #[test]
 fn a_default_that_does_not_fit_is_found_before_it_is_needed() {
     let wrong = FallbackSpec {

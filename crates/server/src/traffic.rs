@@ -7,6 +7,8 @@
 //! | `x-outhaul-priority` | `interactive`, `normal` or `background` |
 //! | `x-outhaul-target` | the destination, in place of the route's choice |
 //! | `cache-control: no-cache` or `no-store` | no answer that was computed before |
+//! | `x-outhaul-depth` | how many servers and pipelines it came through; another Outhaul sends it |
+//! | `x-outhaul-shadow` | that it is a copy, which counts for nothing here; likewise |
 //!
 //! | answer | means |
 //! |---|---|
@@ -127,7 +129,7 @@ impl Way {
         match self.cache {
             CacheStatus::Off => {}
             CacheStatus::Hit => put(CACHE_STATUS, "outhaul; hit"),
-            CacheStatus::Miss => put(CACHE_STATUS, "outhaul; fwd=miss; stored"),
+            CacheStatus::Miss => put(CACHE_STATUS, "outhaul; fwd=miss"),
             CacheStatus::Joined => put(CACHE_STATUS, "outhaul; fwd=miss; collapsed"),
             CacheStatus::Bypassed => put(CACHE_STATUS, "outhaul; fwd=request"),
         }

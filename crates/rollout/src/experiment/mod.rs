@@ -24,7 +24,7 @@ mod writer;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use outhaul_router::OnPredicted;
 use outhaul_state::{StateError, Store};
@@ -63,16 +63,12 @@ pub struct ExperimentConfig {
 
 impl Default for ExperimentConfig {
     fn default() -> Self {
-        let clock = || {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-        };
         ExperimentConfig {
             keep_predictions: Duration::from_secs(7 * 24 * 3600),
             flush: Duration::from_millis(200),
             refresh: Duration::from_secs(2),
             patience: Duration::from_secs(2),
-            clock: Arc::new(clock),
+            clock: Arc::new(Timestamp::now),
         }
     }
 }

@@ -249,7 +249,7 @@ async fn feedback(State(shared): App, asked: Asked, request: Request) -> Handled
     let feedback = decoded.map_err(|error| Failure::of(&error))?;
     let answer = experiments(&shared)?.feedback(feedback).await;
     let answer = answer.map_err(|error| failure(&shared.app, "feedback", &asked.id, &error))?;
-    told(&json!(answer))
+    found(outhaul_protocol::feedback::encode(&answer).into())
 }
 
 /// Reads a declaration in JSON.

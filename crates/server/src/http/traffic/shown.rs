@@ -1,7 +1,7 @@
 //! Routes, roll-outs and caches as the admin API writes them.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use outhaul_monitor::traffic::VariantCounts;
 use outhaul_rollout::traffic::RolloutStatus;
@@ -56,7 +56,7 @@ fn milliseconds(latency: Duration) -> f64 {
 /// Writes a roll-out: where it stands, and each guard with its history.
 pub(in crate::http) fn rollout(status: &RolloutStatus) -> Json {
     let rollout = &status.rollout;
-    let now = rollout.ended_at.unwrap_or_else(now);
+    let now = rollout.ended_at.unwrap_or_else(Timestamp::now);
     let guards: Vec<Json> = status.judgements.iter().map(|judgement| json!(judgement)).collect();
     json!({
         "route": status.route,
@@ -82,11 +82,6 @@ pub(in crate::http) fn rollout(status: &RolloutStatus) -> Json {
         "guards": guards,
         "history": status.history,
     })
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// The candidate's share of the requests now, 0 to 1.
